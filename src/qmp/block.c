@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "cleanup.h"
 #include "clock.h"
 #include "err.h"
 #include "jv.h"
@@ -260,4 +261,44 @@ qmp_action(const char *type, struct jv *data)
         jv_set(j, "data", TAKE_PTR(owned)) < 0)
         return NULL;
     return TAKE_PTR(j);
+}
+
+/* Dismisses a concluded job and gives its own error, if it had one. */
+static int
+job_result(struct ending *e, const struct jv *job, struct err *err)
+{
+    const char *why = jv_str(jv_get(job, "error"));
+    CLEANUP_FREE char *text = strdup(why != NULL ? why : "");
+
+    if (text == NULL)
+        return err_set_errno(err, ENOMEM, "job '%s'", e->name);
+    if (push(e, "job-dismiss", jv_build("{s:s}", "id", e->name), err) < 0)
+        return -1;
+    if (text[0] != '\0')
+        return err_set(err, ERR_REMOTE, "job '%s': %s", e->name, text);
+    return 0;
+}
+
+int
+qmp_job_wait(struct qmp *q, const char *id, unsigned timeout_ms,
+             struct err *err)
+{
+    struct ending e = begin(q, "job", id, timeout_ms);
+
+    for (;;) {
+        CLEANUP_JV struct jv *all = NULL;
+        const struct jv *job;
+        const char *status;
+
+        if (ask(&e, "query-jobs", &all, err) < 0)
+            return -1;
+        job = pick(all, "id", id);
+        status = jv_str(jv_get(job, "status"));
+        if (status == NULL)
+            return err_set(err, ERR_REMOTE, "job '%s' is gone", id);
+        if (strcmp(status, "concluded") == 0)
+            return job_result(&e, job, err);
+        if (moment(&e, status, err) < 0)
+            return -1;
+    }
 }

@@ -85,12 +85,13 @@ make_scratch_file(struct source *s, const char *dir, struct capture_disk *d,
 {
     CLEANUP_CLOSE int fd = -1;
     unsigned uid, gid;
+    int pid;
 
     if (asprintf(&d->path, "%s/%s", dir, disk_name(s, d)) < 0) {
         d->path = NULL;
         return err_set_errno(err, ENOMEM, "scratch file");
     }
-    qmp_peer(s->qmp, &uid, &gid, NULL);
+    qmp_peer(s->qmp, &uid, &gid, &pid);
     fd =
         open(d->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
@@ -153,9 +154,10 @@ make_scratch(struct source *s, struct err *err)
     struct statvfs vfs;
     const char *dir;
     unsigned uid, gid;
+    int pid;
     uint64_t avail;
 
-    qmp_peer(s->qmp, &uid, &gid, NULL);
+    qmp_peer(s->qmp, &uid, &gid, &pid);
     if (rundir_scratch(s->run, s->scratch, uid, gid, &dir, err) < 0)
         return -1;
     if (statvfs(dir, &vfs) < 0)
@@ -179,9 +181,10 @@ start_server(struct source *s, struct err *err)
 {
     struct capture *c = &s->cap;
     unsigned uid, gid;
+    int pid;
     const char *dir;
 
-    qmp_peer(s->qmp, &uid, &gid, NULL);
+    qmp_peer(s->qmp, &uid, &gid, &pid);
     if (rundir_sockets(s->run, uid, gid, &dir, err) < 0)
         return -1;
     if (asprintf(&c->socket, "%s/nbd.sock", dir) < 0) {
