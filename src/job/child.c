@@ -125,9 +125,9 @@ last_words(const struct child *c, char *text, size_t size)
 {
     off_t end = lseek(c->log_fd, 0, SEEK_END);
     off_t start = end > (off_t)size - 1 ? end - ((off_t)size - 1) : 0;
-    ssize_t n = end <= 0 ? 0
-                         : io_pread_full(c->log_fd, text, size - 1,
-                                         (uint64_t)start);
+    ssize_t n = end <= 0
+                    ? 0
+                    : io_pread_full(c->log_fd, text, size - 1, (uint64_t)start);
 
     n = n < 0 ? 0 : n;
     while (n > 0 && (text[n - 1] == '\n' || text[n - 1] == ' '))

@@ -18,8 +18,8 @@ struct child {
     int pid_fd;
     int log_fd; /* what it said */
 };
-#define CHILD_INIT                \
-    {                             \
+#define CHILD_INIT                 \
+    {                              \
         .pid_fd = -1, .log_fd = -1 \
     }
 

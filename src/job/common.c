@@ -45,8 +45,8 @@ hooks_note(const struct job_hooks *h, const char *fmt, ...)
     va_start(ap, fmt);
     (void)vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    hooks_event(h, jv_build("{s:s, s:o}", "event", "note", "message",
-                            jv_string(text)));
+    hooks_event(
+        h, jv_build("{s:s, s:o}", "event", "note", "message", jv_string(text)));
 }
 
 static bool
@@ -112,8 +112,8 @@ disk_json_all(struct jv *o, const struct point_disk *d)
         jv_set_bool(o, "persistent", d->persistent) < 0)
         return -1;
     if (jv_set(o, "generation",
-               d->generation != NULL ? jv_string(d->generation)
-                                     : jv_null()) < 0)
+               d->generation != NULL ? jv_string(d->generation) : jv_null()) <
+        0)
         return -1;
     return d->source == NULL ? 0 : jv_set(o, "source", jv_ref(d->source));
 }
@@ -121,14 +121,14 @@ disk_json_all(struct jv *o, const struct point_disk *d)
 static struct jv *
 disk_json(const struct point_disk *d, bool all)
 {
-    CLEANUP_JV struct jv *o = jv_build(
-        "{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "disk", d->name,
-        "format", d->format != NULL ? d->format : "", "tracking",
-        d->tracking != NULL ? d->tracking : "", "reason",
-        d->reason != NULL ? d->reason : "", "size", (int64_t)d->size,
-        "read_bytes", (int64_t)d->read_bytes, "dirty_bytes",
-        (int64_t)d->dirty_bytes, "new_bytes", (int64_t)d->new_bytes,
-        "stored_bytes", (int64_t)d->stored_bytes);
+    CLEANUP_JV struct jv *o =
+        jv_build("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "disk",
+                 d->name, "format", d->format != NULL ? d->format : "",
+                 "tracking", d->tracking != NULL ? d->tracking : "", "reason",
+                 d->reason != NULL ? d->reason : "", "size", (int64_t)d->size,
+                 "read_bytes", (int64_t)d->read_bytes, "dirty_bytes",
+                 (int64_t)d->dirty_bytes, "new_bytes", (int64_t)d->new_bytes,
+                 "stored_bytes", (int64_t)d->stored_bytes);
 
     if (o == NULL || (all && disk_json_all(o, d) < 0))
         return NULL;

@@ -103,12 +103,14 @@ apply_unit(const struct copy_disk *d, const struct unit *u, struct err *err)
 
         if (full && chunk_id_zero(id))
             continue; /* the map started all zero */
-        if (map_writer_set(d->map, u->index + i, id, err) < 0)
-            return full ? err_wrap(err, "map of disk '%s'", d->name)
-                        : err_wrap(err,
-                                   "map of disk '%s' (if the base is damaged, "
-                                   "back up once with --full)",
-                                   d->name);
+        if (map_writer_set(d->map, u->index + i, id, err) == 0)
+            continue;
+        (void)err_side(err, ERR_SIDE_REPO);
+        return full ? err_wrap(err, "map of disk '%s'", d->name)
+                    : err_wrap(err,
+                               "map of disk '%s' (if the base is damaged, "
+                               "back up once with --full)",
+                               d->name);
     }
     return 0;
 }
@@ -169,8 +171,9 @@ poll_owner(struct copy *c, struct err *err)
     done = c->done;
     total = c->total;
     (void)pthread_mutex_unlock(&c->lock);
-    return c->opts->poll == NULL ? 0
-                                 : c->opts->poll(c->opts->arg, done, total, err);
+    return c->opts->poll == NULL
+               ? 0
+               : c->opts->poll(c->opts->arg, done, total, err);
 }
 
 /* True when every thread has ended and so every unit is finished. */

@@ -45,8 +45,8 @@ typedef int (*copy_poll_fn)(void *arg, uint64_t done, uint64_t total,
 struct copy_opts {
     struct repo_session *session;
     uint32_t chunk_size;
-    unsigned threads; /* workers, as the session was begun with */
-    size_t budget;    /* bytes of buffers over all disks; 0: 64 MiB */
+    unsigned threads;    /* workers, as the session was begun with */
+    size_t budget;       /* bytes of buffers over all disks; 0: 64 MiB */
     unsigned timeout_ms; /* longest silence of an export; 0: 60000 */
     copy_poll_fn poll;
     void *arg;

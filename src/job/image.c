@@ -42,8 +42,8 @@ create_qcow2(const char *path, uint64_t size, struct err *err)
 {
     CLEANUP(child_done) struct child c = CHILD_INIT;
     char text[24];
-    const char *argv[] = {"qemu-img",     "create", "-q", "-f", "qcow2", "-o",
-                          "compat=1.1", path,     text, NULL};
+    const char *argv[] = {"qemu-img", "create",     "-q", "-f", "qcow2",
+                          "-o",       "compat=1.1", path, text, NULL};
 
     (void)snprintf(text, sizeof text, "%" PRIu64, size);
     if (child_start(argv, &c, err) < 0)

@@ -54,9 +54,12 @@ put_unit(struct lane *l, struct unit *u, unsigned worker, struct put_sum *sum,
             return err_set(err, ERR_CANCELED, "stopped");
         if (repo_put(l->copy->opts->session, worker, u->buf + off, len,
                      u->has_base ? &u->base[i] : NULL, &u->ids[i], &stat,
-                     err) < 0)
-            return err_wrap(err, "disk '%s', store %zu bytes of offset %" PRIu64,
+                     err) < 0) {
+            (void)err_side(err, ERR_SIDE_REPO);
+            return err_wrap(err,
+                            "disk '%s', store %zu bytes of offset %" PRIu64,
                             l->disk->name, len, chunk_off(l, u->index + i));
+        }
         sum->new_bytes += stat.is_new ? len : 0;
         sum->stored_bytes += stat.stored_bytes;
     }
@@ -111,12 +114,14 @@ static int
 check_reads(struct lane *l, int r, struct err *err)
 {
     if (r < 0)
-        return err_wrap(err, "disk '%s'", l->disk->name);
-    if (l->read_errno != 0)
-        return err_set_errno(err, l->read_errno,
-                             "disk '%s': read at offset %" PRIu64,
-                             l->disk->name, l->read_off);
-    return 0;
+        (void)err_wrap(err, "disk '%s'", l->disk->name);
+    else if (l->read_errno != 0)
+        (void)err_set_errno(err, l->read_errno,
+                            "disk '%s': read at offset %" PRIu64, l->disk->name,
+                            l->read_off);
+    else
+        return 0;
+    return err_side(err, ERR_SIDE_MACHINE);
 }
 
 static int
@@ -243,9 +248,8 @@ static int
 scan_window(struct lane *l, uint64_t index, uint64_t n, struct err *err)
 {
     CLEANUP(nbd_extents_done) struct nbd_extents e = {0};
-    struct runs runs = {.extents = &e,
-                        .chunk_size = l->copy->opts->chunk_size,
-                        .flag = false};
+    struct runs runs = {
+        .extents = &e, .chunk_size = l->copy->opts->chunk_size, .flag = false};
     uint64_t end = index + n, start, m;
 
     if (check_reads(l,
@@ -293,9 +297,8 @@ add_total(struct lane *l, uint64_t bytes)
 static int
 scan_dirty(struct lane *l, const struct nbd_extents *e, struct err *err)
 {
-    const struct runs all = {.extents = e,
-                             .chunk_size = l->copy->opts->chunk_size,
-                             .flag = true};
+    const struct runs all = {
+        .extents = e, .chunk_size = l->copy->opts->chunk_size, .flag = true};
     struct runs runs = all;
     uint64_t index, n, sum = 0;
 
@@ -350,19 +353,20 @@ open_export(struct lane *l, struct err *err)
         .timeout_ms = l->copy->opts->timeout_ms};
     struct nbd_reader *nbd;
 
-    if (nbd_reader_open(&opts, &nbd, err) < 0)
-        return err_wrap(err, "disk '%s'", l->disk->name);
+    if (check_reads(l, nbd_reader_open(&opts, &nbd, err), err) < 0)
+        return -1;
     (void)pthread_mutex_lock(&l->copy->lock);
     l->nbd = nbd;
     (void)pthread_mutex_unlock(&l->copy->lock);
     if (atomic_load(&l->copy->failed))
         return stopped(err);
-    if (nbd_reader_size(nbd) != l->disk->size)
-        return err_set(err, ERR_PROTOCOL,
-                       "disk '%s': export has %" PRIu64 " bytes, the disk has "
-                       "%" PRIu64,
-                       l->disk->name, nbd_reader_size(nbd), l->disk->size);
-    return 0;
+    if (nbd_reader_size(nbd) == l->disk->size)
+        return 0;
+    (void)err_set(err, ERR_PROTOCOL,
+                  "disk '%s': export has %" PRIu64 " bytes, the disk has "
+                  "%" PRIu64,
+                  l->disk->name, nbd_reader_size(nbd), l->disk->size);
+    return err_side(err, ERR_SIDE_MACHINE);
 }
 
 static int

@@ -47,8 +47,8 @@ struct lane {
     /* of the reader thread */
     struct map_reader *base; /* dropped when it cannot be read */
     unsigned n_reading;
-    int read_errno;      /* of the first failed read, or 0 */
-    uint64_t read_off;   /* of that read */
+    int read_errno;    /* of the first failed read, or 0 */
+    uint64_t read_off; /* of that read */
 };
 
 /* Read one disk to its end: returns when its buffers are free again.  Errors go

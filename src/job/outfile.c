@@ -53,9 +53,8 @@ rename_new(const struct outfile *f)
         errno = EEXIST;
         return -1;
     }
-    return errno == ENOENT
-               ? renameat(f->dir_fd, f->partial, f->dir_fd, f->name)
-               : -1;
+    return errno == ENOENT ? renameat(f->dir_fd, f->partial, f->dir_fd, f->name)
+                           : -1;
 }
 
 int

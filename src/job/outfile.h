@@ -17,9 +17,9 @@ struct outfile {
     char *name;
     char *partial;
 };
-#define OUTFILE_INIT             \
-    {                            \
-        .dir_fd = -1, .fd = -1   \
+#define OUTFILE_INIT           \
+    {                          \
+        .dir_fd = -1, .fd = -1 \
     }
 
 /* Make the partial file, mode 0600; a stale one is removed first. */

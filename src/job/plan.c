@@ -236,7 +236,8 @@ nothing_left(const struct job_backup_opts *opts, const struct source *s,
     if (source_n_disks(s) == 0)
         return err_set(err, ERR_NOT_FOUND,
                        "machine '%s' has no disks to back up", opts->machine);
-    return err_set(err, opts->disks || opts->exclude ? ERR_USAGE : ERR_NOT_FOUND,
+    return err_set(err,
+                   opts->disks || opts->exclude ? ERR_USAGE : ERR_NOT_FOUND,
                    "no disk of machine '%s' is left to back up; it has: %s",
                    opts->machine, list_names(s, &b));
 }
@@ -312,9 +313,9 @@ plan_event(const struct plan *p, const struct source *s)
     for (size_t i = 0; i < source_n_disks(s); i++) {
         const struct source_disk *d = source_disk(s, i);
 
-        if (d->skip != NULL && jv_add(skipped, jv_build("{s:s, s:s}", "disk",
-                                                        d->name, "why",
-                                                        d->skip)) < 0)
+        if (d->skip != NULL &&
+            jv_add(skipped,
+                   jv_build("{s:s, s:s}", "disk", d->name, "why", d->skip)) < 0)
             return NULL;
     }
     return jv_build("{s:s, s:o, s:o}", "event", "plan", "disks",

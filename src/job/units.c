@@ -10,9 +10,8 @@ int
 units_init(struct units *u, size_t buf_bytes, unsigned max_bufs,
            unsigned max_units, struct err *err)
 {
-    *u = (struct units){.buf_bytes = buf_bytes,
-                        .max_bufs = max_bufs,
-                        .max_units = max_units};
+    *u = (struct units){
+        .buf_bytes = buf_bytes, .max_bufs = max_bufs, .max_units = max_units};
     u->tail = &u->head;
     u->idle = calloc(max_bufs, sizeof *u->idle);
     return u->idle != NULL ? 0
