@@ -8,11 +8,10 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "backup.h"
 #include "cleanup.h"
 #include "clock.h"
 #include "common.h"
@@ -29,40 +28,6 @@
 #define THREADS_MAX 256
 #define WATCH_MS 2        /* the pipeline waits between two looks */
 #define LAST_WATCH_MS 500 /* after a failed read: did QEMU say why? */
-
-struct backup {
-    const struct job_backup_opts *opts;
-    const struct job_hooks *hooks;
-    unsigned threads;
-    uint64_t start_ms;
-    struct repo *repo;
-    struct source *source;
-    const char *machine;
-    struct point_list points;
-    struct plan plan;
-    struct repo_session *session;
-    struct point *point;
-    /* per disk of the plan */
-    struct copy_disk *copy;
-    struct source_got *got;
-    struct source_instant instant;
-    struct jv *warnings;
-    bool taken;   /* the instant stands in QEMU */
-    bool watched; /* source_watch() itself said that it is broken */
-};
-
-static void __attribute__((format(printf, 2, 3)))
-warn(struct backup *b, const char *fmt, ...)
-{
-    char text[ERR_MSG_MAX];
-    va_list ap;
-
-    va_start(ap, fmt);
-    (void)vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    log_debug("warning: %s", text);
-    (void)jv_add(b->warnings, jv_string(text));
-}
 
 /* -- before the instant -----------------------------------------------------*/
 
@@ -99,7 +64,7 @@ list_points(struct backup *b, struct err *err)
     if (repo_points(b->repo, b->machine, &b->points, &bad, err) < 0)
         return err_side(err, ERR_SIDE_REPO);
     for (size_t i = 0; i < jv_size(bad); i++)
-        warn(b, "%s; run verify", jv_str(jv_at(bad, i)));
+        backup_warn(b, "%s; run verify", jv_str(jv_at(bad, i)));
     return 0;
 }
 
@@ -207,8 +172,8 @@ open_maps(struct backup *b, size_t i, struct err *err)
         (map_reader_new(b->repo, d->size, chunk_size, &p->older->root, &d->base,
                         &why) < 0 ||
          (d->size > 0 && map_reader_get(d->base, 0, &id, &why) < 0))) {
-        warn(b, "disk '%s': map of an earlier point: %s; run verify", d->name,
-             why.msg);
+        backup_warn(b, "disk '%s': map of an earlier point: %s; run verify",
+                    d->name, why.msg);
         map_reader_free(TAKE_PTR(d->base));
         plan_base_damaged(p);
     }
@@ -331,56 +296,7 @@ copy_disks(struct backup *b, struct err *err)
     return look_after(b, 1, 1, err);
 }
 
-/* -- the point --------------------------------------------------------------*/
-
-static int
-fill_disk(struct backup *b, size_t i, struct point_disk *d, struct err *err)
-{
-    const struct plan_disk *p = &b->plan.v[i];
-    const struct copy_disk *c = &b->copy[i];
-
-    d->name = strdup(p->disk->name);
-    d->format = strdup(p->disk->format);
-    d->tracking = strdup(p->base != NULL ? "incremental" : "full");
-    d->reason = strdup(p->reason);
-    d->source = jv_ref(p->disk->info);
-    if (b->got[i].tracked)
-        d->generation = strdup(p->generation);
-    if (d->name == NULL || d->format == NULL || d->tracking == NULL ||
-        d->reason == NULL || (b->got[i].tracked && d->generation == NULL))
-        return err_set_errno(err, ENOMEM, "record of disk '%s'", c->name);
-    d->persistent = b->got[i].tracked && b->got[i].persistent;
-    d->size = c->size;
-    d->chunk_size = repo_chunk_size(b->repo);
-    d->read_bytes = c->read_bytes;
-    d->dirty_bytes = c->dirty_bytes;
-    d->new_bytes = c->new_bytes;
-    d->stored_bytes = c->stored_bytes;
-    if (map_writer_finish(c->map, &d->root, err) < 0)
-        return err_wrap(err, "map of disk '%s'", c->name);
-    return 0;
-}
-
-static int
-fill_point(struct backup *b, struct err *err)
-{
-    struct point *p = b->point;
-
-    p->machine = strdup(b->machine);
-    p->consistency = strdup(b->instant.filesystem ? "filesystem" : "crash");
-    p->capture = strdup("pull");
-    p->disks = calloc(b->plan.n, sizeof *p->disks);
-    if (p->machine == NULL || p->consistency == NULL || p->capture == NULL ||
-        p->disks == NULL)
-        return err_set_errno(err, ENOMEM, "new point");
-    p->n_disks = b->plan.n;
-    p->time_ns = b->instant.time_ns;
-    p->freeze_ms = b->instant.freeze_ms;
-    for (size_t i = 0; i < b->plan.n; i++)
-        if (fill_disk(b, i, &p->disks[i], err) < 0)
-            return -1;
-    return 0;
-}
+/* -- the end ----------------------------------------------------------------*/
 
 /* Exports that could not be removed hurt nobody's data: the point is complete,
  * and the next run clears them away. */
@@ -390,64 +306,17 @@ commit(struct backup *b, struct err *err)
     struct err why = ERR_INIT;
 
     if (source_release(b->source, &why) < 0)
-        warn(b,
-             "something of this backup is left in QEMU (the next run "
-             "removes it): %s",
-             why.msg);
-    if (fill_point(b, err) < 0 || repo_commit(b->session, b->point, err) < 0)
+        backup_warn(b,
+                    "something of this backup is left in QEMU (the next run "
+                    "removes it): %s",
+                    why.msg);
+    if (backup_record(b, err) < 0 || repo_commit(b->session, b->point, err) < 0)
         return err_side(err, ERR_SIDE_REPO);
     b->taken = false;
     err_clear(&why);
     if (source_settle(b->source, true, &why) < 0)
-        warn(b, "bitmaps in QEMU are not as they should be: %s", why.msg);
-    return 0;
-}
-
-/* -- the end ----------------------------------------------------------------*/
-
-static void
-warn_disks(struct backup *b)
-{
-    for (size_t i = 0; i < b->plan.n; i++) {
-        const struct plan_disk *p = &b->plan.v[i];
-
-        if (p->lost)
-            warn(b, "disk '%s' was read in full, its tracking was lost: %s",
-                 p->disk->name, p->reason);
-        if (!b->got[i].tracked)
-            warn(b,
-                 "disk '%s': tracking could not begin, so the next backup "
-                 "will read it in full",
-                 p->disk->name);
-    }
-}
-
-static void
-warn_instant(struct backup *b)
-{
-    const struct source_instant *in = &b->instant;
-    bool agent = strstr(b->opts->machine, ",agent=") != NULL;
-
-    if (!in->thaw_confirmed)
-        warn(b, "the guest has not confirmed that it was thawed: look at it");
-    if (!in->filesystem && agent && b->opts->source.quiesce != QUIESCE_OFF)
-        warn(b, "the point is crash consistent only: %s",
-             in->note[0] != '\0' ? in->note : "the guest was not frozen");
-}
-
-static int
-make_result(struct backup *b, struct jv **ret, struct err *err)
-{
-    CLEANUP_JV struct jv *o = point_json(b->point, false);
-
-    warn_disks(b);
-    warn_instant(b);
-    if (jv_set_str(o, "event", "committed") < 0 ||
-        jv_set_int(o, "duration_ms", (int64_t)(clock_ms() - b->start_ms)) < 0 ||
-        jv_set(o, "warnings", TAKE_PTR(b->warnings)) < 0)
-        return err_set_errno(err, ENOMEM, "point %s is committed; its report",
-                             b->point->id);
-    *ret = TAKE_PTR(o);
+        backup_warn(b, "bitmaps in QEMU are not as they should be: %s",
+                    why.msg);
     return 0;
 }
 
@@ -506,5 +375,5 @@ job_backup(const struct job_backup_opts *opts, const struct job_hooks *hooks,
     if (take_instant(&b, err) < 0 || copy_disks(&b, err) < 0 ||
         commit(&b, err) < 0)
         return -1;
-    return make_result(&b, ret_result, err);
+    return backup_report(&b, ret_result, err);
 }

@@ -18,6 +18,10 @@ struct jv;
 
 #define CONFIG_FILE "machine.json"
 
+/* Tag of a fetch request: disk number above, chunk index below. */
+#define TAG_SHIFT 48
+#define DISKS_MAX (1u << (64 - TAG_SHIFT))
+
 DEFINE_CLEANUP(struct map_reader *, map_reader_free)
 
 /* One disk on its way into a file. */
@@ -55,6 +59,12 @@ struct restore {
     bool fed; /* the feeder has ended */
     struct err err;
 };
+
+/* Open the repository, find the point, choose its disks. */
+int restore_choose(struct restore *r, struct err *err);
+
+/* Look at the destination, then make the images there. */
+int restore_prepare(struct restore *r, struct err *err);
 
 /* Every chunk is written or its disk has failed: make files and configuration
  * durable under their names. */
