@@ -138,7 +138,8 @@ def _one(number, name, rule, fn):
     finally:
         _run_cleanups()
     print("%s %d - %s%s" % ("not ok" if _failures else "ok", number, rule,
-                            " # SKIP " + reason if reason else ""), flush=True)
+                            " # SKIP " + reason
+                            if reason and not _failures else ""), flush=True)
     return not _failures
 
 

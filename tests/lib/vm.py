@@ -140,18 +140,31 @@ class QemuVM:
 
     # -- guest-like writes ---------------------------------------------------
 
+    def _backend(self, disk):
+        """What HMP calls the device: a virtio-blk-pci device is only the
+        proxy of the one that has the backend."""
+        for b in self.qmp.call("query-block"):
+            qdev = b.get("qdev", "")
+            if disk == qdev or "/%s/" % disk in qdev:
+                return "-d " + qdev
+            if disk == b["device"]:
+                return disk
+        raise KeyError("no disk %s in this machine" % disk)
+
     def io(self, disk, *commands, may_fail=False):
         """Run qemu-io commands on a device, as its guest would write.
         Returns what they printed."""
         out = ""
         for c in commands:
             before = os.path.getsize(self.log_path)
-            said = self.qmp.call("human-monitor-command", timeout=120,
-                                 command_line='qemu-io -d %s "%s"' % (disk, c))
+            said = self.qmp.call(
+                "human-monitor-command", timeout=120,
+                command_line='qemu-io %s "%s"' % (self._backend(disk), c))
             with open(self.log_path, errors="replace") as f:
                 f.seek(before)
                 said += f.read()
-            bad = "failed" in said or "rror" in said or "invalid" in said
+            bad = any(w in said for w in ("failed", "rror", "invalid",
+                                          "not found"))
             if bad and not may_fail:
                 raise RuntimeError("qemu-io on %s: %s: %s" % (disk, c, said))
             out += said
