@@ -1,4 +1,4 @@
-/* tests/lib/guest/guestwork.c - the work of the small test guest, and its check.
+/* tests/lib/guest/guestwork.c - the work of the test guest, and its check.
  *
  *     guestwork write DIR [DISK_B DISK_C]
  *     guestwork check DIR [DISK_B DISK_C]
