@@ -23,6 +23,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 
 _tests = []
@@ -86,11 +87,23 @@ def skip(reason):
     raise Skip(reason)
 
 
+def wait_for(what, condition, timeout=60):
+    """Poll until condition() is true; returns its value."""
+    end = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise TimeoutError("waited %d s for: %s" % (timeout, what))
+        time.sleep(0.01)
+
+
 def cleanup(fn, *args):
     _cleanups.append((fn, args))
 
 
-def _run_cleanups():
+def run_cleanups():
     while _cleanups:
         fn, args = _cleanups.pop()
         try:
@@ -136,7 +149,7 @@ def _one(number, name, rule, fn):
     except Exception:
         check(False, "exception", traceback.format_exc())
     finally:
-        _run_cleanups()
+        run_cleanups()
     print("%s %d - %s%s" % ("not ok" if _failures else "ok", number, rule,
                             " # SKIP " + reason
                             if reason and not _failures else ""), flush=True)

@@ -45,6 +45,17 @@ class Disk:
                 "%s,drive=%s,id=%s" % (self.device, self.node, self.name)]
 
 
+def slow_disk(name, path, fmt, rate):
+    """A disk that is read with `rate` bytes per second, and the arguments that
+    the machine needs for it: a backup that lasts, without a sleep."""
+    group = "slow-" + name
+    disk = Disk(name, path, fmt,
+                file="driver=throttle,throttle-group=%s,file.driver=file,"
+                "file.filename=%s,file.discard=unmap" % (group, path))
+    return disk, ["-object", "throttle-group,id=%s,x-bps-read=%d,"
+                  "x-bps-read-max=%d" % (group, rate, rate)]
+
+
 class QemuVM:
     def __init__(self, disks, args=(), name="web1", memory=64, stopped=True,
                  agent=False, dir=None):
@@ -76,6 +87,7 @@ class QemuVM:
             cmd += ["-qmp", "unix:%s,server=on,wait=off" % path]
         if self.stopped:
             cmd.append("-S")
+        cmd += self.args  # first: a disk may need a controller from there
         for d in self.disks:
             cmd += d.args()
         if self.agent_path:
@@ -84,7 +96,7 @@ class QemuVM:
                     % self.agent_path,
                     "-device", "virtserialport,chardev=ga,"
                     "name=org.qemu.guest_agent.0"]
-        return cmd + self.args
+        return cmd
 
     def start(self):
         """Start and connect.  Line-buffered, so that what qemu-io says of a
@@ -198,12 +210,19 @@ class QemuVM:
                  if "tidemark" in n["node-name"]
                  or n["drv"] in ("copy-before-write", "snapshot-access")]
         for node, maps in self.bitmaps().items():
-            ours = [b["name"] for b in maps
+            ours = [b["name"].rsplit("-", 1)[0] for b in maps
                     if b["name"].startswith("tidemark-")]
-            if len(ours) > 1:
-                left.append("bitmaps of %s: %s" % (node, ", ".join(ours)))
+            if len(ours) != len(set(ours)):  # one per repository
+                left.append("bitmaps of %s: %s" % (node, ", ".join(
+                    b["name"] for b in maps)))
             left += ["busy bitmap " + b["name"] for b in maps if b["busy"]]
         return left
+
+    def filters(self):
+        """Names of the nodes that copy before a guest's write: while there
+        is one, a backup holds its instant."""
+        return [n["node-name"] for n in self.nodes()
+                if n["drv"] == "copy-before-write"]
 
     # -- the serial console --------------------------------------------------
 
