@@ -115,6 +115,17 @@ handle_events(struct nbd_conns *cs, const struct pollfd *fds, struct err *err)
     return 0;
 }
 
+bool
+nbd_conns_over(const struct nbd_conns *cs)
+{
+    bool over = atomic_load(&cs->canceled);
+
+    for (unsigned i = 0; i < cs->n; i++)
+        over |= nbd_aio_is_dead(cs->v[i].h) != 0 ||
+                nbd_aio_is_closed(cs->v[i].h) != 0;
+    return over;
+}
+
 int
 nbd_conns_turn(struct nbd_conns *cs, struct err *err)
 {
