@@ -4,31 +4,19 @@
 #include "jv.h"
 #include "qmp.h"
 
+/* More variants than a walk keeps open. */
+#define DEEP_4 "t=v/t=v/t=v/t=v/"
+#define DEEP DEEP_4 DEEP_4 DEEP_4 DEEP_4 DEEP_4
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void
 ask(const struct qmp_schema *s, const char *command)
 {
     static const char *const paths[] = {
-        "",
-        "a",
-        "a/b",
-        "a/a/a/a/a/a",
-        "[]",
-        "a/[]",
-        "a/[]/b",
-        "t=v",
-        "t=v/a",
-        "t=v/t=v/t=v/t=v/t=v/t=v/t=v/t=v/t=v/t=v/t=v/t=v/t=v/"
-        "t=v/t=v/t=v/t=v/t=v/a",
-        "a/t=v",
-        "=",
-        "t=",
-        "=v",
-        "/",
-        "//",
-        "a/",
-    };
+        "",       "a",   "a/b",   DEEP "a", "[]",         "a/[]",
+        "a/[]/b", "t=v", "t=v/a", "a/t=v",  "=",          "t=",
+        "=v",     "/",   "//",    "a/",     "a/a/a/a/a/a"};
 
     (void)qmp_schema_command(s, command);
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
