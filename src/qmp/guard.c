@@ -384,7 +384,7 @@ guard_stop(struct guard *g)
     if (g->sock >= 0)
         (void)close(g->sock);
     /* A guard that is still trying to thaw belongs to itself from here on. */
-    if (!g->reaped && reap(g, SLACK_MS) < 0)
+    if (!g->reaped && reap(g, g->touched ? 0 : SLACK_MS) < 0)
         log_debug("guard %d goes on by itself", (int)g->pid);
     free(g->path);
     free(g);

@@ -84,9 +84,8 @@ broken(struct qmp *q, enum wire w, const char *what, unsigned timeout_ms)
 static bool
 unreadable_event(const struct qmp *q, const char *line, size_t len)
 {
-    return len > 0 && line[0] == '{' &&
-           memmem(line, len, "\"event\"", 7) != NULL &&
-           memmem(line, len, q->id, strlen(q->id)) == NULL;
+    return memmem(line, len, "\"event\"", 7) != NULL &&
+           memmem(line, len, q->id, strlen(q->id)) == NULL && line[0] == '{';
 }
 
 /* The next message of the buffer: 1, 0 when there is no complete one, -1 with
@@ -96,8 +95,8 @@ next_message(struct qmp *q, struct jv **ret)
 {
     struct err e = ERR_INIT;
     struct jv *j = NULL;
-    const char *line;
-    size_t len;
+    const char *line = "";
+    size_t len = 0;
     int r;
 
     while ((r = frame_line(&q->in, &line, &len, &e)) == 1) {
