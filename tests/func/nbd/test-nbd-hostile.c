@@ -187,6 +187,8 @@ opening_fails(const struct hostile *h, unsigned timeout_ms, enum err_code code)
     o = hostile_opts(&s);
     o.timeout_ms = timeout_ms;
     CHECK(open_fails(&o, &err) == code);
+    if (err.code != code)
+        printf("# %s: %s\n", err_code_name(err.code), err.msg);
     server_stop(&s);
 }
 
