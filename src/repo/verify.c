@@ -5,8 +5,10 @@
 
 #include "cleanup.h"
 #include "err.h"
+#include "hash.h"
 #include "jv.h"
 #include "points.h"
+#include "rand.h"
 #include "store.h"
 #include "verify.h"
 
@@ -22,9 +24,32 @@ verify_canceled(const struct verify *v, struct err *err)
 
 /* -- objects ----------------------------------------------------------------*/
 
+/* Packs are proven chunk by chunk; the bytes of index segments here. */
+static int
+check_sha256(struct verify *v, const char *key, const struct jv *part,
+             struct err *why)
+{
+    const char *text = jv_get_str(part, "sha256");
+    uint8_t want[HASH_LEN], is[HASH_LEN];
+    const uint8_t *data;
+    size_t len;
+    int rc;
+
+    if (text == NULL || !hex_decode(text, want, sizeof want))
+        return err_set(why, ERR_FORMAT, "listed without its SHA-256");
+    if (store_map(v->repo->store, key, &data, &len, why) < 0)
+        return -1;
+    rc = hash_sha256(data, len, is, why);
+    store_unmap(v->repo->store, data, len);
+    if (rc == 0 && !hash_equal(want, is))
+        return err_set(why, ERR_CORRUPT,
+                       "not the bytes that were written: its SHA-256 differs");
+    return rc;
+}
+
 /* Does the object exist as its commit object says? */
 static int
-check_size(struct verify *v, const struct jv *part, struct err *err)
+check_part(struct verify *v, const struct jv *part, bool index, struct err *err)
 {
     const char *key = jv_get_str(part, "key");
     struct err why = ERR_INIT;
@@ -43,6 +68,8 @@ check_size(struct verify *v, const struct jv *part, struct err *err)
         rc =
             err_set(&why, ERR_CORRUPT,
                     "%" PRIu64 " bytes long, written were %" PRIu64, len, want);
+    else if (rc == 1 && index && check_sha256(v, key, part, &why) < 0)
+        rc = -1;
     return rc == 1 ? 0 : verify_problem_object(v, key, NULL, why.msg, err);
 }
 
@@ -64,7 +91,7 @@ check_commit(struct verify *v, const struct point *p, struct err *err)
         const struct jv *list = jv_get(payload, kinds[k]);
 
         for (size_t i = 0; i < jv_size(list); i++)
-            if (check_size(v, jv_at(list, i), err) < 0)
+            if (check_part(v, jv_at(list, i), k == 1, err) < 0)
                 return -1;
     }
     return 0;
