@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <libnbd.h>
@@ -86,7 +87,7 @@ closed(const struct nbd_conns *cs, struct err *err)
 
 /* A state machine gave up: the peer went away, refused, or made no sense. */
 static int
-broken(const struct nbd_conns *cs, short revents, struct err *err)
+broken(const struct nbd_conns *cs, bool hung_up, struct err *err)
 {
     int sys = nbd_get_errno();
 
@@ -96,23 +97,47 @@ broken(const struct nbd_conns *cs, short revents, struct err *err)
     if (sys == ENOMEM)
         return err_set(err, ERR_SYSTEM, "export '%s': %s", cs->export_name,
                        nbd_words());
-    if ((revents & (POLLHUP | POLLERR)) || sys == ECONNRESET || sys == EPIPE)
+    if (hung_up || sys == ECONNRESET || sys == EPIPE)
         return closed(cs, err);
     return err_set(err, ERR_PROTOCOL, "export '%s': %s", cs->export_name,
                    nbd_words());
+}
+
+/* Whether the peer has gone and nothing that it said before is unread. */
+static bool
+hung_up(const struct pollfd *fd)
+{
+    int unread = 0;
+
+    return (fd->revents & (POLLHUP | POLLERR)) != 0 &&
+           (ioctl(fd->fd, FIONREAD, &unread) < 0 || unread == 0);
 }
 
 static int
 handle_events(struct nbd_conns *cs, const struct pollfd *fds, struct err *err)
 {
     for (unsigned i = 0; i < cs->n; i++) {
+        bool gone;
+
         if (fds[i].revents == 0)
             continue;
+        gone = hung_up(&fds[i]);
         if (notify(&cs->v[i], &fds[i]) < 0)
-            return broken(cs, fds[i].revents, err);
+            return broken(cs, gone, err);
     }
     nbd_conns_begin(cs);
     return 0;
+}
+
+bool
+nbd_conns_over(const struct nbd_conns *cs)
+{
+    bool over = atomic_load(&cs->canceled);
+
+    for (unsigned i = 0; i < cs->n; i++)
+        over |= nbd_aio_is_dead(cs->v[i].h) != 0 ||
+                nbd_aio_is_closed(cs->v[i].h) != 0;
+    return over;
 }
 
 int
@@ -231,7 +256,7 @@ connect_one(struct nbd_conns *cs, struct nbd_conn *c, const char *context,
     /* fd is now owned by c->h, also when this fails. */
     nbd_conns_begin(cs);
     if (nbd_aio_connect_socket(c->h, fd) < 0)
-        return broken(cs, 0, err);
+        return broken(cs, false, err);
     while (nbd_aio_is_ready(c->h) == 0)
         if (nbd_conns_turn(cs, err) < 0)
             return err_wrap(err, "connection %u to '%s'", cs->n, cs->socket);

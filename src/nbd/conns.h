@@ -57,6 +57,10 @@ void nbd_conns_begin(struct nbd_conns *cs);
  * -1: canceled, timed out, or a connection died; call nbd_conns_drop(). */
 int nbd_conns_turn(struct nbd_conns *cs, struct err *err);
 
+/* Whether nbd_conns_turn() would fail at once: canceled, or a connection that
+ * died while a request was handed to libnbd. */
+bool nbd_conns_over(const struct nbd_conns *cs);
+
 /* Hang up at once; libnbd touches no buffer and calls nothing afterwards. */
 void nbd_conns_drop(struct nbd_conns *cs);
 

@@ -38,18 +38,40 @@ grow(struct nbd_extents *e, struct err *err)
     return 0;
 }
 
+/* The array is full: give the last extent the safe flag, which is that of its
+ * neighbour before, and melt the two into one. */
+static void
+melt(const struct nbd_span *s, struct nbd_extents *e)
+{
+    struct nbd_extent *last = &e->v[e->n - 1];
+
+    if (last->flag == (s->kind == NBD_EXTENT_DIRTY))
+        return;
+    last[-1].len += last->len;
+    e->n--;
+}
+
+static bool
+extend(struct nbd_extents *e, uint64_t len, bool flag)
+{
+    if (e->n == 0 || e->v[e->n - 1].flag != flag)
+        return false;
+    e->v[e->n - 1].len += len;
+    return true;
+}
+
 /* Append [from, to), which adjoins the last extent. */
 static int
 append(const struct nbd_span *s, uint64_t from, uint64_t to, bool flag,
        struct nbd_extents *e, struct err *err)
 {
-    if (e->n >= s->n_max)
-        flag = s->kind == NBD_EXTENT_DIRTY;
-    if (e->n >= s->n_max && e->v[e->n - 1].flag != flag)
-        e->v[e->n - 1].flag = flag; /* safe, so it may swallow its neighbour */
-    if (e->n > 0 && e->v[e->n - 1].flag == flag) {
-        e->v[e->n - 1].len += to - from;
+    if (extend(e, to - from, flag))
         return 0;
+    if (e->n >= s->n_max) {
+        flag = s->kind == NBD_EXTENT_DIRTY;
+        melt(s, e);
+        if (extend(e, to - from, flag))
+            return 0;
     }
     if (e->n == e->cap && grow(e, err) < 0)
         return -1;

@@ -20,8 +20,8 @@ enum nbd_extent_kind {
 };
 
 /* Bounds memory (24 bytes each): a server that answers with a million extents
- * for each MiB must not fill it.  From here on the rest of the range becomes
- * one extent of the flag that is always safe: dirty, not zero. */
+ * for each MiB must not fill it.  From here on neighbours melt into extents of
+ * the flag that is always safe: dirty, not zero. */
 #define NBD_EXTENTS_MAX (16u << 20)
 
 struct nbd_span {
@@ -29,7 +29,7 @@ struct nbd_span {
     uint64_t off, end;  /* wanted; end is one byte beyond the end */
     uint64_t disk_size; /* an entry that reaches it may have any length */
     uint32_t align;     /* of entries otherwise, a power of two */
-    size_t n_max;       /* NBD_EXTENTS_MAX, less in tests */
+    size_t n_max;       /* >= 2; NBD_EXTENTS_MAX, less in tests */
     uint64_t pos;       /* the next byte to ask for */
 };
 

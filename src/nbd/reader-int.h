@@ -60,7 +60,7 @@ struct nbd_reader {
     unsigned n_finished;
 };
 
-/* Start waiting.  -1: the reader is dead already. */
+/* Start waiting, or using it.  -1: the reader is dead. */
 int reader_begin(struct nbd_reader *r, struct err *err);
 
 /* Wait for an event and handle answers.  -1: the reader is dead now, and every

@@ -25,15 +25,6 @@ errno_of(enum err_code code)
     return code == ERR_PROTOCOL ? EPROTO : EIO;
 }
 
-int
-reader_begin(struct nbd_reader *r, struct err *err)
-{
-    if (r->dead.code != ERR_NONE)
-        return err_copy(err, &r->dead);
-    nbd_conns_begin(&r->cs);
-    return 0;
-}
-
 /* Connections first: after that no callback of libnbd runs any more. */
 static void
 die(struct nbd_reader *r)
@@ -52,6 +43,15 @@ reader_turn(struct nbd_reader *r, struct err *err)
         return 0;
     die(r);
     return err_copy(err, &r->dead);
+}
+
+int
+reader_begin(struct nbd_reader *r, struct err *err)
+{
+    if (r->dead.code != ERR_NONE)
+        return err_copy(err, &r->dead);
+    nbd_conns_begin(&r->cs);
+    return nbd_conns_over(&r->cs) ? reader_turn(r, err) : 0;
 }
 
 static int

@@ -1,5 +1,6 @@
 /* Block status: one request at a time, each as long as the protocol allows, so
  * that a sparse disk of 1 TiB is some hundred round trips. */
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -71,8 +72,10 @@ send_query(struct query *q, struct err *err)
             q->conn->h, ask_end - q->span.pos, q->span.pos,
             (nbd_extent_callback){.callback = on_extents, .user_data = q},
             (nbd_completion_callback){.callback = on_end, .user_data = q},
-            0) < 0)
-        return err_set(err, ERR_CLOSED, "%s", nbd_get_error());
+            0) < 0) {
+        q->over = true;
+        q->error = nbd_get_errno() != 0 ? nbd_get_errno() : ENOTCONN;
+    }
     return 0;
 }
 
@@ -82,7 +85,7 @@ ask(struct query *q, struct err *err)
 {
     if (send_query(q, err) < 0)
         return -1;
-    while (!q->over)
+    while (!q->over || nbd_conns_over(&q->r->cs))
         if (reader_turn(q->r, err) < 0)
             return -1;
     if (q->err.code != ERR_NONE)
