@@ -7,7 +7,7 @@
 
 #include "source.h"
 
-#define FAKE_MAX 4
+#define FAKE_MAX 8
 
 struct fake_bitmap {
     char generation[33];

@@ -17,6 +17,7 @@
 #define RAW_SIZE (3 * MIB + 77)      /* no multiple of anything */
 
 static atomic_bool cancel;
+static bool cancel_at_progress;
 static unsigned n_progress;
 
 static void
@@ -24,6 +25,8 @@ count_progress(void *arg, const char *phase, uint64_t done, uint64_t total)
 {
     n_progress++;
     CHECK(total == 0 || done <= total);
+    if (cancel_at_progress)
+        atomic_store(&cancel, true);
 }
 
 static const struct job_hooks hooks = {.progress = count_progress,
@@ -353,8 +356,19 @@ serve_faulty(struct world *w, const char *arg1, const char *arg2)
 }
 
 static void
+serve_slow(struct world *w)
+{
+    const char *b = world_path(w, "slow.sock");
+
+    SERVE(w, b, "nbdkit", "-f", "-r", "-e", "e", "-U", b, "--filter=delay",
+          "file", world_path(w, "b.raw"), "rdelay=3");
+    set_export(1, b, NULL);
+}
+
+static void
 test_read_error_is_never_data(void)
 {
+    unsigned n_failed = 0;
     struct world w;
     struct jv *result = NULL;
     struct err err = ERR_INIT;
@@ -365,21 +379,96 @@ test_read_error_is_never_data(void)
     make_repo(&w);
     serve(&w, NULL);
     serve_faulty(&w, "error-pread-rate=40%", "error-pread=EIO");
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 8; i++) {
         err_clear(&err);
         result = NULL;
         if (backup(&w, &result, &err) == 0) {
             jv_free(result); /* by luck no read failed */
             continue;
         }
+        n_failed++;
         CHECK(strstr(err.msg, "disk 'vdb': read at offset") != NULL);
         CHECK(err.side == ERR_SIDE_MACHINE);
     }
+    CHECK(n_failed > 0);
     serve_faulty(&w, "error-extents-rate=100%", "error-extents=EIO");
     err_clear(&err);
     CHECK(backup(&w, &result, &err) < 0);
     CHECK(strstr(err.msg, "disk 'vdb'") != NULL);
     world_done(&w);
+}
+
+/* Reads are under way when the user asks to stop. */
+static void
+test_cancel_in_the_middle(void)
+{
+    struct world w;
+    struct jv *result = NULL;
+    struct err err = ERR_INIT;
+
+    if (!world_init(&w))
+        SKIP("qemu-nbd, nbdkit or qemu-io is missing");
+    make_machine(&w);
+    make_repo(&w);
+    serve(&w, NULL);
+    serve_slow(&w);
+    cancel_at_progress = true;
+    CHECK(backup(&w, &result, &err) < 0 && err.code == ERR_CANCELED);
+    cancel_at_progress = false;
+    atomic_store(&cancel, false);
+    CHECK(fake.n_begin == 1 && fake.n_undone == 1 && fake.n_release == 1);
+    CHECK(count_points(&w) == 0);
+    world_done(&w);
+}
+
+/* More disks than are read at once, of awkward sizes, in chunks of all sizes. */
+static void
+many_disks(struct world *w, uint64_t chunk_size)
+{
+    static const uint64_t sizes[] = {1,   65536,         5 * MIB, 4 * MIB + 1,
+                                     511, 9 * MIB - 512, 65537};
+    static const char *const names[] = {"d0", "d1", "d2", "d3",
+                                        "d4", "d5", "d6"};
+    CLEANUP_JV struct jv *made = NULL, *saved = NULL, *restored = NULL;
+    struct err err = ERR_INIT;
+
+    fake_reset();
+    CHECK_OK(job_init(world_path(w, "repo"), chunk_size, &made, &err), &err);
+    for (size_t i = 0; i < 7; i++) {
+        const char *sock;
+        char name[32];
+
+        (void)snprintf(name, sizeof name, "%s.sock", names[i]);
+        sock = world_path(w, name);
+        world_make_raw(world_path(w, names[i]), sizes[i], (uint32_t)i + 40);
+        SERVE(w, sock, "nbdkit", "-f", "-r", "-e", "e", "-U", sock, "file",
+              world_path(w, names[i]));
+        add_disk(names[i], "raw", sizes[i]);
+        set_export(i, sock, NULL);
+    }
+    CHECK_OK(backup(w, &saved, &err), &err);
+    CHECK_OK(restore(w, "fake", "out", "raw", &restored, &err), &err);
+    for (size_t i = 0; i < 7; i++) {
+        char name[32];
+
+        (void)snprintf(name, sizeof name, "out/%s.raw", names[i]);
+        RUN("cmp", world_path(w, names[i]), world_path(w, name));
+    }
+}
+
+static void
+test_many_disks_and_chunk_sizes(void)
+{
+    static const uint64_t chunk_sizes[] = {16384, 65536, 1 * MIB, 4 * MIB};
+
+    for (size_t i = 0; i < 4; i++) {
+        struct world w;
+
+        if (!world_init(&w))
+            SKIP("qemu-nbd, nbdkit or qemu-io is missing");
+        many_disks(&w, chunk_sizes[i]);
+        world_done(&w);
+    }
 }
 
 static void
@@ -484,6 +573,8 @@ main(int argc, char **argv)
         TEST(test_points_show_verify),
         TEST(test_failures_commit_nothing),
         TEST(test_read_error_is_never_data),
+        TEST(test_cancel_in_the_middle),
+        TEST(test_many_disks_and_chunk_sizes),
         TEST(test_committed_with_warnings),
         TEST(test_restore_replaces_nothing_unasked),
         TEST(test_damage_stops_its_disk),

@@ -88,10 +88,10 @@ world_stop_servers(struct world *w)
 {
     while (w->n_servers > 0) {
         struct child *c = &w->server[--w->n_servers];
-        struct err err = ERR_INIT;
 
+        /* How a server takes the end of its clients is not our subject. */
         if (c->pid > 0)
-            CHECK_OK(child_stop(c, RUN_MS, &err), &err);
+            (void)child_stop(c, RUN_MS, NULL);
         child_done(c);
     }
 }

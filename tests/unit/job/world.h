@@ -9,7 +9,7 @@
 
 struct jv;
 
-#define WORLD_SERVERS 6
+#define WORLD_SERVERS 10
 
 struct world {
     char dir[64];
