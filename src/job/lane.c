@@ -33,63 +33,6 @@ run_bytes(const struct lane *l, uint64_t index, uint64_t n)
     return len < l->disk->size - off ? len : l->disk->size - off;
 }
 
-/* -- workers ----------------------------------------------------------------*/
-
-struct put_sum {
-    uint64_t new_bytes, stored_bytes;
-};
-
-static int
-put_unit(struct lane *l, struct unit *u, unsigned worker, struct put_sum *sum,
-         struct err *err)
-{
-    const uint32_t chunk_size = l->copy->opts->chunk_size;
-
-    for (uint64_t i = 0; i < u->n; i++) {
-        size_t off = i * chunk_size;
-        size_t len = u->bytes - off < chunk_size ? u->bytes - off : chunk_size;
-        struct put_stat stat = {0};
-
-        if (atomic_load(&l->copy->failed))
-            return err_set(err, ERR_CANCELED, "stopped");
-        if (repo_put(l->copy->opts->session, worker, u->buf + off, len,
-                     u->has_base ? &u->base[i] : NULL, &u->ids[i], &stat,
-                     err) < 0) {
-            (void)err_side(err, ERR_SIDE_REPO);
-            return err_wrap(err,
-                            "disk '%s', store %zu bytes of offset %" PRIu64,
-                            l->disk->name, len, chunk_off(l, u->index + i));
-        }
-        sum->new_bytes += stat.is_new ? len : 0;
-        sum->stored_bytes += stat.stored_bytes;
-    }
-    return 0;
-}
-
-static void
-store_unit(void *arg, unsigned worker)
-{
-    struct unit *u = arg;
-    struct lane *l = u->owner;
-    struct copy *c = l->copy;
-    struct put_sum sum = {0};
-    struct err err = ERR_INIT;
-
-    if (put_unit(l, u, worker, &sum, &err) < 0) {
-        copy_fail(c, &err);
-        return; /* the unit is freed with its queue */
-    }
-    (void)pthread_mutex_lock(&c->lock);
-    l->disk->new_bytes += sum.new_bytes;
-    l->disk->stored_bytes += sum.stored_bytes;
-    c->done += u->bytes;
-    units_finish(&l->units, u);
-    if (l->units.n_units > l->units.max_units / 2)
-        copy_news_locked(c);
-    (void)pthread_cond_broadcast(&c->room);
-    (void)pthread_mutex_unlock(&c->lock);
-}
-
 /* -- reads ------------------------------------------------------------------*/
 
 /* Called inside nbd_reader_read() and _wait(), so an error is only noted: what
@@ -102,7 +45,7 @@ read_done(void *arg, int error)
 
     l->n_reading--;
     if (error == 0) {
-        pool_submit(l->copy->pool, store_unit, u);
+        pool_submit(l->copy->pool, copy_store_unit, u);
     } else if (l->read_errno == 0) {
         l->read_errno = error;
         l->read_off = chunk_off(l, u->index);

@@ -58,5 +58,8 @@ void lane_run(struct lane *l);
 /* Keep the first error, wake everybody, cancel all readers.  Any thread. */
 void copy_fail(struct copy *c, const struct err *err);
 
+/* A pool job: put the chunks of a unit whose reads have ended. */
+void copy_store_unit(void *unit, unsigned worker);
+
 /* Wake the calling thread; with the lock held. */
 void copy_news_locked(struct copy *c);
