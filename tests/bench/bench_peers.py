@@ -200,7 +200,7 @@ class VirtNbdDisk:
 
     def ensure_full(self):
         if not self.filled:
-            self.bench.once("base", self.full_cases()[0], 0)
+            self.bench.once("base", self.full_cases()[0])
 
     def inc_cases(self, writes):
         def finish(number, _job, sample, _log):

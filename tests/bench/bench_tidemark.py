@@ -165,7 +165,7 @@ class TidemarkDisk:
     def ensure_full(self):
         for label in self.repositories:
             if label not in self.bitmaps:
-                self.bench.once("base", self.full_case(label), 0)
+                self.bench.once("base", self.full_case(label))
 
     def inc_cases(self, writes):
         def finish(number, _job, sample, log):

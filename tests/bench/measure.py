@@ -8,6 +8,7 @@ do after that is "tail".
 """
 import ctypes
 import json
+import mmap
 import os
 import signal
 import statistics
@@ -21,6 +22,7 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 TICK_S = 0.05       # between two looks at the memory of the process tree
+QUIET = 0.2         # CPUs busy with other work that do no harm
 TAIL_LIMIT_S = 30   # helpers that live longer than this are ended
 CLOCK_HZ = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -44,7 +46,7 @@ class Sample:
     server_cpu: float   # s, user + system of the servers it read from
     servers: dict       # the same, by name
     foreign: float      # CPUs kept busy by everything else meanwhile
-    size: int = 0       # bytes allocated in the target
+    size: int           # bytes more in the target, allocated
     extra: dict = field(default_factory=dict)
 
     def durable(self):
@@ -85,6 +87,16 @@ def machine_busy():
     return (sum(v) - v[3] - v[4]) / CLOCK_HZ
 
 
+def wait_until_quiet(limit):
+    """Give other work on the machine up to `limit` seconds to end."""
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        busy = machine_busy()
+        time.sleep(0.5)
+        if machine_busy() - busy < QUIET * 0.5:
+            return
+
+
 def sync_directory(path):
     """Seconds until everything in the file system of `path` is durable."""
     fd = os.open(path, os.O_RDONLY)
@@ -106,31 +118,46 @@ def allocated(path):
     return total
 
 
+def touch_memory(size):
+    """Have `size` bytes of memory that are free and really there.
+
+    In a virtual machine a page that the host has not given yet, or has taken
+    back while it was free, costs the first program that touches it up to ten
+    times what it costs the next one.  Without this, the first program to fill
+    the page cache pays for the others.
+    """
+    with open("/proc/meminfo", encoding="ascii") as f:
+        facts = dict(line.split(":") for line in f)
+    size = min(size, int(facts["MemAvailable"].split()[0]) * 1024 // 2)
+    mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+              | mmap.MAP_POPULATE).close()
+
+
 def log_tail(path):
     lines = Path(path).read_text(errors="replace").strip().splitlines()
     return "\n".join(lines[-8:])
 
 
-def run(cmd, log, target, servers=None, timeout=1800, env=None):
-    """Run `cmd`; its output goes to the file `log`, its files to `target`."""
-    servers = servers or {}
+def run(job, log, timeout):
+    """Run the command of `job`; its output goes to the file `log`."""
+    held = allocated(job.target)
     os.sync()
-    before = {name: process_cpu(pid) for name, pid in servers.items()}
-    busy = machine_busy()
-    started = time.monotonic()
-    report = supervise(cmd, log, timeout, env)
+    before = {n: process_cpu(pid) for n, pid in job.servers.items()}
+    busy, started = machine_busy(), time.monotonic()
+    report = supervise(job.cmd, log, timeout)
     span = time.monotonic() - started
-    own = report["user"] + report["sys"] + report["own"]
     if report["rc"] != 0:
-        raise Failed(f"{cmd[0]} ended with {report['rc']}: {log_tail(log)}")
-    after = {n: process_cpu(p) - before[n] for n, p in servers.items()}
-    served = sum(after.values())
-    foreign = max(0.0, machine_busy() - busy - own - served) / span
-    return Sample(wall=report["wall"], cpu=report["user"] + report["sys"],
+        raise Failed(f"{job.cmd[0]} ended with {report['rc']}: "
+                     f"{log_tail(log)}")
+    after = {n: process_cpu(p) - before[n] for n, p in job.servers.items()}
+    served, cpu = sum(after.values()), report["user"] + report["sys"]
+    foreign = machine_busy() - busy - cpu - report["own"] - served
+    return Sample(wall=report["wall"], cpu=cpu,
                   user=report["user"], system=report["sys"],
                   peak_rss=report["peak_rss"], tail=report["tail"],
-                  sync=sync_directory(target), server_cpu=served,
-                  servers=after, foreign=foreign, size=allocated(target))
+                  sync=sync_directory(job.target), server_cpu=served,
+                  servers=after, foreign=max(0.0, foreign) / span,
+                  size=allocated(job.target) - held)
 
 
 def supervised(cmd, report_fd, timeout):
@@ -139,13 +166,13 @@ def supervised(cmd, report_fd, timeout):
             str(timeout), *(str(c) for c in cmd)]
 
 
-def supervise(cmd, log, timeout, env):
+def supervise(cmd, log, timeout):
     rfd, wfd = os.pipe()
     with open(log, "ab") as out, open(rfd, "rb") as reader:
         try:
             child = subprocess.Popen(
                 supervised(cmd, wfd, timeout), stdin=subprocess.DEVNULL,
-                stdout=out, stderr=out, pass_fds=[wfd], env=env)
+                stdout=out, stderr=out, pass_fds=[wfd])
         finally:
             os.close(wfd)
         try:
@@ -158,11 +185,10 @@ def supervise(cmd, log, timeout, env):
     return json.loads(text)
 
 
-def check(cmd, timeout=600, env=None, stdin=None):
+def check(cmd, timeout=600, stdin=None):
     """Run a command that is not measured; its standard output."""
     done = subprocess.run(
-        [str(c) for c in cmd], stdout=subprocess.PIPE, env=env, input=stdin,
-        stderr=subprocess.STDOUT, timeout=timeout, text=True, check=False)
+        [str(c) for c in cmd], stdout=subprocess.PIPE, input=stdin, stderr=subprocess.STDOUT, timeout=timeout, text=True, check=False)
     if done.returncode != 0:
         raise Failed(f"{' '.join(str(c) for c in cmd)}: exit status "
                      f"{done.returncode}: {done.stdout.strip()[-600:]}")

@@ -11,7 +11,8 @@ import bench_data as data
 import bench_peers as peers
 from bench_data import GIB, MIB, TIB
 from bench_tidemark import TidemarkDisk
-from measure import Case, Failed, Job, allocated, run, summary
+from measure import (Case, Failed, Job, run, summary, touch_memory,
+                     wait_until_quiet)
 
 ERRORS = (Failed, OSError, subprocess.TimeoutExpired)
 
@@ -51,15 +52,18 @@ class Bench:
         path.mkdir()
         return path
 
-    def measure(self, group, cases, rounds=None, before=None):
-        """Run every case in every round; a case that fails is dropped."""
+    def measure(self, group, cases, touch, rounds=None, before=None):
+        """Run every case in every round; a case that fails is dropped.
+
+        touch: bytes that a case may bring into the page cache.
+        """
         cases, found = list(cases), {c.name: [] for c in cases}
         for number in range(rounds or self.options.runs):
             if before:
                 before(number)
             for case in cases[::-1] if number % 2 else list(cases):
                 try:
-                    sample = self.once(group, case, number)
+                    sample = self.once(group, case, number, touch)
                     found[case.name].append(sample)
                 except ERRORS as e:
                     cases.remove(case)
@@ -68,16 +72,15 @@ class Bench:
         self.groups[group] = {
             name: summary(s) for name, s in found.items() if s}
 
-    def once(self, group, case, number):
+    def once(self, group, case, number=0, touch=0):
         job = case.prepare(number)
         log = self.work / "log"
         log.write_bytes(b"")
         if job.reads:
             data.warm(job.reads)
-        before = allocated(job.target)
-        sample = run(job.cmd, log, job.target, job.servers,
-                     timeout=self.options.timeout)
-        sample.size -= before
+        touch_memory(touch)
+        wait_until_quiet(self.options.settle)
+        sample = run(job, log, self.options.timeout)
         if case.finish:
             case.finish(number, job, sample, log)
         self.options.progress(f"{group}, round {number + 1}: {case.name}: "
@@ -95,6 +98,7 @@ class MainDisk:
         self.image = bench.work / "disk.qcow2"
         bench.options.progress("making the image")
         data.mixed_image(self.image, self.size)
+        self.touch = self.size * 3 // 4  # half of it is data; some room
         self.tidemark, self.virtnbd = [], []
         if not bench.no_tidemark:
             self.tidemark = [TidemarkDisk(
@@ -118,7 +122,7 @@ class MainDisk:
                 cases.append(self.nbdcopy(stack))
             except ERRORS as e:
                 self.bench.skip("full: nbdcopy to null:", str(e))
-            self.bench.measure("full", cases)
+            self.bench.measure("full", cases, self.touch)
         shutil.rmtree(self.bench.work / "out", ignore_errors=True)
 
     def nbdcopy(self, stack):
@@ -149,7 +153,7 @@ class MainDisk:
         cases += self.converts("restored", [
             ("qemu-img convert to qcow2 (plain copy)", "qcow2", ()),
             ("qemu-img convert to raw (plain copy)", "raw", ())])
-        self.bench.measure("restore", cases)
+        self.bench.measure("restore", cases, self.touch)
         shutil.rmtree(self.bench.work / "restored", ignore_errors=True)
 
     def ensure_full(self):
@@ -167,10 +171,12 @@ class MainDisk:
         self.ensure_full()
         cases = [case for disk in self.disks
                  for case in disk.inc_cases(self.rounds.get)]
-        self.bench.measure("incremental", cases, before=self.dirty)
+        self.bench.measure("incremental", cases, 8 * self.region,
+                           before=self.dirty)
         # What comes back after the last increment is the disk as it is now.
         cases = [case for disk in self.disks for case in disk.restore_cases()]
-        self.bench.measure("restore after the increments", cases, rounds=1)
+        self.bench.measure("restore after the increments", cases, self.touch,
+                           rounds=1)
         shutil.rmtree(self.bench.work / "restored", ignore_errors=True)
 
 
@@ -205,8 +211,9 @@ class Scale:
 
     def measure(self):
         disks = [disk for group in self.disks.values() for disk in group]
-        self.bench.measure("scale, full", rounds=1, cases=[
-            case for disk in disks for case in disk.full_cases()])
-        self.bench.measure("scale, incremental", before=self.dirty, cases=[
-            case for disk in disks
-            for case in disk.inc_cases(self.rounds.get)])
+        full = [case for disk in disks for case in disk.full_cases()]
+        self.bench.measure("scale, full", full, GIB, rounds=1)
+        inc = [case for disk in disks
+               for case in disk.inc_cases(self.rounds.get)]
+        self.bench.measure("scale, incremental", inc, GIB // 4,
+                           before=self.dirty)
