@@ -77,11 +77,20 @@ err_wrap(struct err *e, const char *fmt, ...)
     return -1;
 }
 
+int
+err_side(struct err *e, enum err_side side)
+{
+    if (e != NULL && e->code != ERR_NONE && e->side == ERR_SIDE_NONE)
+        e->side = side;
+    return -1;
+}
+
 void
 err_clear(struct err *e)
 {
     if (e != NULL) {
         e->code = ERR_NONE;
+        e->side = ERR_SIDE_NONE;
         e->sys = 0;
         e->msg[0] = '\0';
     }

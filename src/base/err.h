@@ -34,8 +34,18 @@ enum err_code {
 
 #define ERR_MSG_MAX 768
 
+/* Whose trouble it is, for the exit status; orthogonal to the code, because
+ * "no space" or "timeout" can come from either end. */
+enum err_side {
+    ERR_SIDE_NONE = 0,
+    ERR_SIDE_MACHINE, /* QEMU, the agent, NBD, scratch */
+    ERR_SIDE_REPO,
+    ERR_SIDE_TARGET, /* where a restore writes */
+};
+
 struct err {
     enum err_code code;
+    enum err_side side;    /* ERR_SIDE_NONE unless err_side() was called */
     int sys;               /* errno at the point of failure, or 0 */
     char msg[ERR_MSG_MAX]; /* one line, no newline, outermost context first */
 };
@@ -61,6 +71,10 @@ int err_set_errno(struct err *e, int sys, const char *fmt, ...)
 /* Put "context: " before the text.  Returns -1. */
 int err_wrap(struct err *e, const char *fmt, ...)
     __attribute__((format(printf, 2, 3), cold));
+
+/* Say whose trouble a set error is; the first one said wins, an `e` without an
+ * error is left alone.  Returns -1. */
+int err_side(struct err *e, enum err_side side);
 
 /* Forget the error so that `e` can be used again. */
 void err_clear(struct err *e);

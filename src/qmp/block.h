@@ -27,6 +27,11 @@ const struct jv *qmp_block_bitmap(const struct jv *node, const char *name);
 int qmp_export_end(struct qmp *q, const char *id, unsigned timeout_ms,
                    struct err *err);
 
+/* Wait until a job is concluded, dismiss it, and fail with the job's own error
+ * if it had one. */
+int qmp_job_wait(struct qmp *q, const char *id, unsigned timeout_ms,
+                 struct err *err);
+
 /* Cancel a job in whatever state, wait for "concluded", dismiss it.  A job that
  * does not exist is no error. */
 int qmp_job_end(struct qmp *q, const char *id, unsigned timeout_ms,

@@ -1,0 +1,49 @@
+#include <stddef.h>
+
+#include "cli.h"
+#include "err.h"
+#include "jv.h"
+
+static const struct opt opts[] = {
+    OPT_END,
+};
+
+static int
+run(struct cli *c, struct err *err)
+{
+    static const char *const told[] = {"warnings", "refusal", NULL};
+    CLEANUP_JV struct jv *result = NULL;
+    struct source_opts o = {.look_only = true};
+    const char *refusal;
+    int ret;
+
+    if (cli_source(c, &o, err) != 0 ||
+        job_doctor(c->o.operand, &o, &result, err) != 0)
+        return -1;
+    ret = c->out.json ? out_json(&c->out, result, err)
+                      : report_value(&c->out, result, told, err);
+    if (ret != 0)
+        return -1;
+    (void)out_flush(&c->out, NULL); /* before what is wrong */
+    out_warnings(&c->out, jv_get(result, "warnings"));
+    refusal = report_str(result, "refusal", "");
+    if (*refusal == '\0')
+        return cli_status(c);
+    out_complain(&c->out, refusal);
+    return EXIT_FAILED;
+}
+
+const struct command command_doctor = {
+    .id = CMD_DOCTOR,
+    .name = "doctor",
+    .operand_name = "MACHINE",
+    .operand = OPERAND_REQUIRED,
+    .summary = "look at a machine and say how it would be backed up",
+    .about = "Looks at MACHINE and changes nothing: QEMU's version, how a "
+             "point would be\n"
+             "taken, disks, bitmaps, guest agent, what earlier runs left.\n"
+             "MACHINE is qmp:/path.sock or "
+             "qmp:/path.sock,agent=/path.sock.",
+    .opts = opts,
+    .run = run,
+};

@@ -1,0 +1,197 @@
+/* source/release.c - taking down what a capture has standing in QEMU.
+ *
+ * Order (qemu.md 1.4, rule 2): export, snapshot node, job, scratch node.  Each
+ * step is tried whatever became of the one before, so that as little as
+ * possible is left behind; the first error is the one that is told.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "block.h"
+#include "cleanup.h"
+#include "err.h"
+#include "jv.h"
+#include "log.h"
+#include "source_internal.h"
+
+static void
+keep(struct err *first, struct err *now)
+{
+    if (now->code != ERR_NONE)
+        (void)err_copy(first, now);
+    err_clear(now);
+}
+
+static void
+end_disk(struct source *s, struct capture_disk *d, struct err *first)
+{
+    struct err e = ERR_INIT;
+
+    (void)qmp_export_end(s->qmp, d->export_id, END_TIMEOUT_MS, &e);
+    keep(first, &e);
+    if (s->rung == RUNG_SNAPSHOT)
+        (void)qmp_node_end(s->qmp, d->snap, END_TIMEOUT_MS, &e);
+    keep(first, &e);
+    (void)qmp_job_end(s->qmp, d->job, END_TIMEOUT_MS, &e);
+    keep(first, &e);
+    (void)qmp_node_end(s->qmp, d->scratch, END_TIMEOUT_MS, &e);
+    keep(first, &e);
+    if (s->rung == RUNG_OVERLAY)
+        (void)qmp_node_end(s->qmp, d->file, END_TIMEOUT_MS, &e);
+    keep(first, &e);
+    if (d->base != NULL)
+        (void)qmp_bitmap_end(s->qmp, s->inv.disks[d->disk].node, d->dirty,
+                             END_TIMEOUT_MS, &e);
+    keep(first, &e);
+}
+
+int
+capture_end(struct source *s, struct err *err)
+{
+    struct capture *c = &s->cap;
+    struct err first = ERR_INIT, e = ERR_INIT;
+
+    if (!s->dirty || s->qmp == NULL)
+        return 0;
+    /* All exports before anything else: no reader is left on any disk. */
+    for (size_t i = 0; i < c->n; i++)
+        end_disk(s, &c->v[i], &first);
+    if (c->server) {
+        if (source_qmp(s, "nbd-server-stop", NULL, &e) == 0)
+            c->server = false;
+        keep(&first, &e);
+    }
+    if (first.code != ERR_NONE)
+        return err_copy(err, &first);
+    s->dirty = false;
+    rundir_scratch_end(s->run);
+    return 0;
+}
+
+/* A guest that our scratch stopped goes on: the request that failed is
+ * repeated by QEMU, and there is no filter above the disk any more. */
+static int
+continue_guest(struct source *s, struct err *err)
+{
+    CLEANUP_JV struct jv *status = NULL;
+    const char *text;
+
+    if (qmp_call(s->qmp, "query-status", NULL, QMP_TIMEOUT_MS, &status, err) <
+        0)
+        return -1;
+    text = jv_get_str(status, "status");
+    if (text == NULL || strcmp(text, "io-error") != 0)
+        return 0;
+    log_debug("continuing the guest that a full scratch stopped");
+    return source_qmp(s, "cont", NULL, err);
+}
+
+int
+source_release(struct source *s, struct err *err)
+{
+    struct err first = ERR_INIT, e = ERR_INIT;
+
+    if (s->qmp == NULL)
+        return 0;
+    (void)capture_end(s, &first);
+    if (s->cap.scratch_stop) {
+        if (continue_guest(s, &e) == 0)
+            s->cap.scratch_stop = false;
+        keep(&first, &e);
+    }
+    return first.code != ERR_NONE ? err_copy(err, &first) : 0;
+}
+
+/* Every bitmap of this repository on the disk but `keep_name`. */
+static void
+end_other_bitmaps(struct source *s, const struct capture_disk *d,
+                  struct err *first)
+{
+    const char *node = s->inv.disks[d->disk].node;
+    const struct jv *list =
+        jv_get(qmp_block_find(s->nodes, node), "dirty-bitmaps");
+    /* "tidemark-" and 16 digits and '-': the repository's own */
+    size_t prefix = strlen(PREFIX) + 17;
+
+    for (size_t i = 0; i < jv_size(list); i++) {
+        const char *name = jv_get_str(jv_at(list, i), "name");
+        struct err e = ERR_INIT;
+
+        if (name == NULL || strncmp(name, d->fresh, prefix) != 0 ||
+            strcmp(name, d->fresh) == 0)
+            continue;
+        (void)qmp_bitmap_end(s->qmp, node, name, END_TIMEOUT_MS, &e);
+        keep(first, &e);
+    }
+}
+
+/* What QEMU answered is not believed: the new bitmap must be there. */
+static void
+check_fresh(struct source *s, const struct capture_disk *d, struct err *first)
+{
+    const char *node = s->inv.disks[d->disk].node;
+    const struct jv *b =
+        qmp_block_bitmap(qmp_block_find(s->nodes, node), d->fresh);
+
+    if (b == NULL || !jv_get_bool(b, "recording", false))
+        (void)err_set(first, ERR_PROTOCOL,
+                      "disk '%s': the new bitmap '%s' is gone from QEMU; "
+                      "another program removed it, and the next backup will "
+                      "read the whole disk",
+                      s->inv.disks[d->disk].name, d->fresh);
+}
+
+static int
+refresh_nodes(struct source *s, struct err *err)
+{
+    struct jv *nodes = NULL;
+
+    if (qmp_block_nodes(s->qmp, &nodes, err) < 0)
+        return -1;
+    jv_free(s->nodes);
+    s->nodes = nodes;
+    return 0;
+}
+
+int
+source_settle(struct source *s, bool committed, struct err *err)
+{
+    struct capture *c = &s->cap;
+    struct err first = ERR_INIT, e = ERR_INIT;
+
+    if (s->qmp == NULL || !c->taken)
+        return 0;
+    if (refresh_nodes(s, &first) < 0)
+        return err_copy(err, &first);
+    for (size_t i = 0; i < c->n; i++) {
+        struct capture_disk *d = &c->v[i];
+
+        if (committed) {
+            check_fresh(s, d, &first);
+            end_other_bitmaps(s, d, &first);
+        } else {
+            (void)qmp_bitmap_end(s->qmp, s->inv.disks[d->disk].node, d->fresh,
+                                 END_TIMEOUT_MS, &e);
+            keep(&first, &e);
+        }
+    }
+    c->taken = false;
+    return first.code != ERR_NONE ? err_copy(err, &first) : 0;
+}
+
+void
+capture_done(struct capture *c)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        free(c->v[i].base);
+        free(c->v[i].fresh);
+        free(c->v[i].path);
+    }
+    free(c->v);
+    free(c->socket);
+    c->v = NULL;
+    c->socket = NULL;
+    c->n = 0;
+}

@@ -1,0 +1,319 @@
+#include "source.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "block.h"
+#include "cleanup.h"
+#include "err.h"
+#include "jv.h"
+#include "log.h"
+#include "source_internal.h"
+
+#define CONNECT_MS 10000
+#define AGENT_MS 5000
+#define HOLD_MS 10000
+
+int
+source_qmp(struct source *s, const char *command, struct jv *args,
+           struct err *err)
+{
+    return qmp_call(s->qmp, command, args, QMP_TIMEOUT_MS, NULL, err);
+}
+
+static void
+probe_features(struct source *s)
+{
+    struct features *f = &s->features;
+    const struct qmp_schema *sc = s->schema;
+    const char *element =
+        qmp_schema_meta(sc, "block-export-add", "type=nbd/bitmaps/[]");
+
+    f->snapshot_access =
+        qmp_schema_has(sc, "blockdev-add", "driver=snapshot-access");
+    f->export_node_bitmap =
+        element != NULL && strcmp(element, "alternate") == 0;
+    f->filter_name = qmp_schema_has(sc, "blockdev-backup", "filter-node-name");
+    f->export_add = qmp_schema_command(sc, "block-export-add");
+    f->blockdev_create = qmp_schema_command(sc, "blockdev-create");
+    f->nodes_flat = qmp_schema_has(sc, "query-named-block-nodes", "flat");
+    f->on_cbw_error = qmp_schema_has(sc, "blockdev-backup", "on-cbw-error");
+    f->block_graph = qmp_schema_command(sc, "x-debug-query-block-graph");
+    f->iothread_nbd_safe = !qmp_older(s->qmp, 9, 0, 0);
+}
+
+/* Does the device or the controller it hangs on have an iothread?  1, 0, or -1
+ * when QEMU does not say. */
+static int
+device_iothread(struct source *s, const char *qdev)
+{
+    CLEANUP_FREE char *path = strdup(qdev);
+    bool on_bus = false;
+
+    for (unsigned i = 0; path != NULL && i < 16; i++) {
+        CLEANUP_JV struct jv *v = NULL;
+        char *slash;
+
+        if (qmp_call(
+                s->qmp, "qom-get",
+                jv_build("{s:s, s:s}", "path", path, "property", "iothread"),
+                QMP_TIMEOUT_MS, &v, NULL) == 0)
+            return jv_str(v) != NULL && jv_str(v)[0] != '\0';
+        if (!on_bus) {
+            CLEANUP_JV struct jv *bus = NULL;
+
+            if (qmp_call(s->qmp, "qom-get",
+                         jv_build("{s:s, s:s}", "path", path, "property",
+                                  "parent_bus"),
+                         QMP_TIMEOUT_MS, &bus, NULL) < 0 ||
+                jv_str(bus) == NULL)
+                return -1;
+            free(path);
+            path = strdup(jv_str(bus));
+            on_bus = true;
+        }
+        slash = path != NULL ? strrchr(path, '/') : NULL;
+        if (slash == NULL || slash == path)
+            return 0;
+        *slash = '\0';
+    }
+    return -1;
+}
+
+/* Where QEMU does not say, a machine that has iothreads is taken to use them:
+ * the other guess can kill it. */
+static void
+look_iothreads(struct source *s)
+{
+    CLEANUP_JV struct jv *threads = NULL;
+    bool any;
+
+    any = qmp_call(s->qmp, "query-iothreads", NULL, QMP_TIMEOUT_MS, &threads,
+                   NULL) < 0 ||
+          jv_size(threads) > 0;
+    for (size_t i = 0; i < s->inv.n; i++) {
+        struct disk *d = &s->inv.disks[i];
+
+        d->iothread = any && d->skip == NULL && d->qdev != NULL &&
+                      device_iothread(s, d->qdev) != 0;
+    }
+}
+
+static int
+view_disks(struct source *s, struct err *err)
+{
+    free(s->disks);
+    s->disks = calloc(s->inv.n + 1, sizeof *s->disks);
+    if (s->disks == NULL)
+        return err_set_errno(err, ENOMEM, "disk list");
+    for (size_t i = 0; i < s->inv.n; i++) {
+        const struct disk *d = &s->inv.disks[i];
+
+        s->disks[i] = (struct source_disk){
+            .name = d->name,
+            .node = d->node,
+            .format = d->format,
+            .file = d->file,
+            .size = d->size,
+            .persistent = d->persistent,
+            .iothread = d->iothread,
+            .skip = d->skip,
+            .info = d->info,
+        };
+    }
+    return 0;
+}
+
+int
+source_look(struct source *s, struct err *err)
+{
+    CLEANUP_JV struct jv *blocks = NULL;
+    CLEANUP_JV struct jv *graph = NULL;
+    struct inventory inv = {0};
+    struct jv *nodes = NULL;
+
+    if (qmp_call(s->qmp, "query-block", NULL, QMP_TIMEOUT_MS, &blocks, err) < 0)
+        return -1;
+    if (qmp_block_nodes(s->qmp, &nodes, err) < 0)
+        return -1;
+    jv_free(s->nodes);
+    s->nodes = nodes;
+    if (s->features.block_graph &&
+        qmp_call(s->qmp, "x-debug-query-block-graph", NULL, QMP_TIMEOUT_MS,
+                 &graph, err) < 0)
+        return -1;
+    if (inventory_parse(blocks, nodes, graph, &inv, err) < 0)
+        return -1;
+    inventory_done(&s->inv);
+    s->inv = inv;
+    look_iothreads(s);
+    return view_disks(s, err);
+}
+
+static int
+look_identity(struct source *s, struct err *err)
+{
+    CLEANUP_JV struct jv *name = NULL;
+    CLEANUP_JV struct jv *uuid = NULL;
+    const char *text;
+
+    if (qmp_call(s->qmp, "query-name", NULL, QMP_TIMEOUT_MS, &name, err) < 0 ||
+        qmp_call(s->qmp, "query-uuid", NULL, QMP_TIMEOUT_MS, &uuid, err) < 0)
+        return -1;
+    text = jv_get_str(name, "name");
+    s->name = text != NULL ? strdup(text) : NULL;
+    text = jv_get_str(uuid, "UUID");
+    if (text != NULL &&
+        strcmp(text, "00000000-0000-0000-0000-000000000000") != 0)
+        s->uuid = strdup(text);
+    return 0;
+}
+
+/* Forks: no thread may exist yet. */
+static int
+start_guard(struct source *s, struct err *err)
+{
+    CLEANUP_FREE char *text = NULL;
+    struct err why = ERR_INIT;
+
+    if (s->at.agent == NULL || s->opts.quiesce == QUIESCE_OFF) {
+        if (s->opts.quiesce == QUIESCE_REQUIRE)
+            return err_set(err, ERR_USAGE,
+                           "--quiesce require needs the guest agent's socket; "
+                           "write the machine as qmp:%s,agent=/path.sock",
+                           s->at.qmp);
+        (void)snprintf(s->agent_note, sizeof s->agent_note, "%s",
+                       s->at.agent == NULL ? "no guest agent was given"
+                                           : "quiescing is off");
+        return 0;
+    }
+    if (guard_start(s->at.agent, AGENT_MS, s->opts.hold_ms, &s->guard, &why) ==
+        0)
+        return 0;
+    if (s->opts.quiesce == QUIESCE_REQUIRE) {
+        (void)err_copy(err, &why);
+        return err_wrap(err, "guest agent");
+    }
+    (void)snprintf(s->agent_note, sizeof s->agent_note, "%.200s", why.msg);
+    return 0;
+}
+
+static void
+choose_rung(struct source *s)
+{
+    const char *force = getenv("TIDEMARK_PULL");
+
+    /* Which disks take part is the job's decision, and only theirs matter:
+     * source_begin() looks at their iothreads. */
+    s->rung = rung_choose(&s->features, NULL,
+                          force != NULL && strcmp(force, "overlay") == 0,
+                          s->refusal, sizeof s->refusal);
+}
+
+static int
+open_source(struct source *s, const char *machine, struct err *err)
+{
+    if (address_parse(machine, &s->at, err) < 0)
+        return -1;
+    s->scratch = strdup(rundir_scratch_default(s->opts.scratch));
+    if (s->scratch == NULL)
+        return err_set_errno(err, ENOMEM, "machine '%s'", machine);
+    if (s->opts.hold_ms == 0)
+        s->opts.hold_ms = HOLD_MS;
+    if (!s->opts.look_only &&
+        rundir_open(s->opts.run_dir, s->at.qmp, &s->run, err) < 0)
+        return -1;
+    if (qmp_connect(s->at.qmp, CONNECT_MS, &s->qmp, err) < 0)
+        return -1;
+    if (!s->opts.look_only && start_guard(s, err) < 0)
+        return -1;
+    qmp_on_event(s->qmp, capture_event, s);
+    if (qmp_schema_load(s->qmp, &s->schema, err) < 0)
+        return -1;
+    probe_features(s);
+    choose_rung(s);
+    if (!s->features.nodes_flat)
+        return err_set(err, ERR_UNSUPPORTED, "machine '%s': %s", machine,
+                       s->refusal);
+    if (look_identity(s, err) < 0 || source_look(s, err) < 0)
+        return -1;
+    return 0;
+}
+
+int
+source_open(const char *machine, const struct source_opts *opts,
+            struct source **ret, struct err *err)
+{
+    struct source *s = calloc(1, sizeof *s);
+
+    if (s == NULL)
+        return err_set_errno(err, ENOMEM, "machine '%s'", machine);
+    s->opts = *opts;
+    if (open_source(s, machine, err) < 0) {
+        source_close(s);
+        return -1;
+    }
+    *ret = s;
+    return 0;
+}
+
+void
+source_close(struct source *s)
+{
+    if (s == NULL)
+        return;
+    if (s->qmp != NULL && s->dirty)
+        (void)source_release(s, NULL);
+    guard_stop(s->guard);
+    qmp_close(s->qmp);
+    qmp_schema_free(s->schema);
+    capture_done(&s->cap);
+    /* An unclean end keeps the journal: the next run reads what to do. */
+    rundir_close(s->run, !s->dirty);
+    inventory_done(&s->inv);
+    jv_free(s->nodes);
+    address_done(&s->at);
+    free(s->disks);
+    free(s->scratch);
+    free(s->name);
+    free(s->uuid);
+    free(s);
+}
+
+const char *
+source_name(const struct source *s)
+{
+    return s->name;
+}
+
+const char *
+source_uuid(const struct source *s)
+{
+    return s->uuid;
+}
+
+size_t
+source_n_disks(const struct source *s)
+{
+    return s->inv.n;
+}
+
+const struct source_disk *
+source_disk(const struct source *s, size_t i)
+{
+    return &s->disks[i];
+}
+
+enum rung
+source_rung(const struct source *s)
+{
+    return s->rung;
+}
+
+const char *
+source_refusal(const struct source *s)
+{
+    return s->refusal;
+}

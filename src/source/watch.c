@@ -1,0 +1,127 @@
+/* source/watch.c - is the instant still whole?
+ *
+ * A scratch file that cannot take more old data breaks the point, never the
+ * guest.  QEMU 10.1 sees to that itself (on-cbw-error); before, the guest's
+ * write fails and, with the usual werror policy, the machine stops.  So we
+ * look at the free space before it is too late, and when QEMU reports an error
+ * on one of our filters we take everything down and continue the machine at
+ * once: its write is repeated and it loses nothing (qemu.md, appendix L).
+ */
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include "err.h"
+#include "jv.h"
+#include "log.h"
+#include "source_internal.h"
+
+static void
+broken(struct capture *c, const char *what)
+{
+    if (!c->broken)
+        (void)snprintf(c->broken_why, sizeof c->broken_why, "%s", what);
+    c->broken = true;
+}
+
+static bool
+is_filter(const struct capture *c, const char *node)
+{
+    for (size_t i = 0; node != NULL && i < c->n; i++)
+        if (strcmp(c->v[i].filter, node) == 0)
+            return true;
+    return false;
+}
+
+static bool
+is_job(const struct capture *c, const char *id)
+{
+    for (size_t i = 0; id != NULL && i < c->n; i++)
+        if (strcmp(c->v[i].job, id) == 0)
+            return true;
+    return false;
+}
+
+static void
+io_error(struct capture *c, const struct jv *data)
+{
+    const char *action = jv_get_str(data, "action");
+
+    if (!is_filter(c, jv_get_str(data, "node-name")))
+        return;
+    broken(c, "the scratch file could not take the old data of a guest write "
+              "(is the scratch area full?); give --scratch a larger one");
+    c->scratch_stop |= action != NULL && strcmp(action, "stop") == 0;
+}
+
+void
+capture_event(void *arg, const char *name, const struct jv *data)
+{
+    struct source *s = arg;
+    struct capture *c = &s->cap;
+
+    log_debug("event %s", name);
+    if (!c->taken || c->n == 0)
+        return;
+    if (strcmp(name, "BLOCK_IO_ERROR") == 0) {
+        io_error(c, data);
+    } else if (strcmp(name, "JOB_STATUS_CHANGE") == 0) {
+        const char *status = jv_get_str(data, "status");
+
+        if (status != NULL && is_job(c, jv_get_str(data, "id")) &&
+            (strcmp(status, "aborting") == 0 ||
+             strcmp(status, "concluded") == 0) &&
+            s->dirty)
+            broken(c, "QEMU ended the job that holds the point (was the disk "
+                      "unplugged, or the job canceled by another program?)");
+    } else if (strcmp(name, "SHUTDOWN") == 0) {
+        broken(c, "QEMU is shutting down");
+    }
+}
+
+uint64_t
+source_scratch_bytes(const struct source *s)
+{
+    uint64_t total = 0;
+    struct stat st;
+
+    for (size_t i = 0; i < s->cap.n; i++)
+        if (s->cap.v[i].path != NULL && stat(s->cap.v[i].path, &st) == 0)
+            total += (uint64_t)st.st_blocks * 512;
+    return total;
+}
+
+static void
+check_space(struct source *s)
+{
+    struct capture *c = &s->cap;
+    struct statvfs vfs;
+
+    /* Scratch that has not grown is not what fills the file system. */
+    if (c->n == 0 || source_scratch_bytes(s) == 0 ||
+        statvfs(s->scratch, &vfs) < 0)
+        return;
+    if ((uint64_t)vfs.f_bavail * vfs.f_frsize < c->scratch_reserve)
+        broken(c, "the scratch area is nearly full; give --scratch a larger "
+                  "one");
+}
+
+int
+source_watch(struct source *s, unsigned timeout_ms, struct err *err)
+{
+    struct capture *c = &s->cap;
+
+    if (qmp_pump(s->qmp, timeout_ms, err) < 0)
+        return -1;
+    check_space(s);
+    if (!c->broken)
+        return 0;
+    (void)err_set(err,
+                  strstr(c->broken_why, "scratch") != NULL ? ERR_NO_SPACE
+                                                           : ERR_REMOTE,
+                  "%s", c->broken_why);
+    /* Now, not when the readers have noticed: a stopped guest waits. */
+    (void)source_release(s, NULL);
+    return -1;
+}

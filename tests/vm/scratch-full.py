@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+"""The scratch space fills up under a guest that writes: the backup breaks, the
+guest does not."""
+
+import os
+
+import guestvm
+import images
+import tap
+from tap import check, cleanup, equal, skip, test
+from tidemark import FAILED, OK, Tidemark, WARNING
+from vm import slow_disk
+
+
+@test("scratch full: exit 5, the guest writes on, the next run is incremental")
+def scratch_full():
+    if os.geteuid() != 0:
+        skip("mounting a tmpfs needs root")
+    small = tap.tempdir("scratch")
+    images.sh("mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", small)
+    cleanup(lambda: images.sh("umount", small))
+
+    tm = Tidemark()
+    tm.init()
+    dir = tap.tempdir("guest")
+    disks = guestvm.new_disks(dir)
+    disks[0], args = slow_disk("vda", disks[0].path, "qcow2", 1 << 20)
+    g = guestvm.Writer(disks, args=args).start()
+    g.wait_records(300)
+    tm.ok("backup", g.address, codes=(OK, WARNING))
+    g.wait_records(g.records() + 300)
+
+    r = tm.run("backup", g.address, "--scratch", small, "--json")
+    equal(r.code, FAILED, "exit status", r)
+    check("scratch" in r.err + r.out, "the error names the scratch space", r)
+    equal(g.leftovers(), [], "leftovers")
+    equal(os.listdir(small), [], "scratch files")
+    equal(g.qmp.call("query-status")["status"], "running", "the machine")
+    g.wait_records(g.records() + 200)
+    check("FAILED" not in g.serial(), "the guest saw no error")
+
+    low = g.records()
+    r = tm.ok("backup", g.address, "--json", codes=(OK, WARNING))
+    equal({d["tracking"] for d in r.committed["disks"]}, {"incremental"},
+          "tracking", r)
+    high = g.records() + 1
+    g.kill()
+    tm.ok("restore", "web1@latest", "--to", dir + "/out", "--format", "raw")
+    c = guestvm.check(dir + "/out", "raw")
+    check(c.ok and c.clean, "the restored disks are right", c.console)
+    check(low <= c.last <= high, "%d <= %d <= %d" % (low, c.last, high))
+
+
+tap.main()
