@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "backup.h"
+#include "canary.h"
 #include "cleanup.h"
 #include "clock.h"
 #include "common.h"
@@ -223,6 +224,8 @@ take_instant(struct backup *b, struct err *err)
         want[i].disk = p->source;
         want[i].base = p->base != NULL ? p->base->generation : NULL;
         want[i].generation = p->generation;
+        want[i].canaries = p->canaries;
+        want[i].n_canaries = p->n_canaries;
     }
     if (source_begin(b->source, repo_id(b->repo), want, b->plan.n, b->got,
                      &b->instant, err) < 0)
@@ -269,6 +272,31 @@ find_cause(struct backup *b, struct err *err)
     }
 }
 
+/* A bitmap without its canaries looks healthy and is not: read this very
+ * instant in full. */
+static int
+check_canaries(struct backup *b, size_t i, struct err *err)
+{
+    static const struct chunk_id zero;
+    struct plan_disk *p = &b->plan.v[i];
+    struct copy_disk *d = &b->copy[i];
+    bool alive = true;
+
+    if (p->base == NULL)
+        return 0;
+    if (canary_check(&b->got[i], p->base, &alive, err) < 0)
+        return err_side(err, ERR_SIDE_MACHINE);
+    if (alive)
+        return 0;
+    plan_base_cleared(p);
+    b->got[i].dirty_context = NULL;
+    map_writer_free(TAKE_PTR(d->map));
+    if (map_writer_new(b->session, d->size, repo_chunk_size(b->repo), &zero,
+                       &d->map, err) < 0)
+        return err_side(err, ERR_SIDE_REPO);
+    return 0;
+}
+
 static int
 copy_disks(struct backup *b, struct err *err)
 {
@@ -280,6 +308,8 @@ copy_disks(struct backup *b, struct err *err)
     struct err why = ERR_INIT;
 
     for (size_t i = 0; i < b->plan.n; i++) {
+        if (check_canaries(b, i, err) < 0)
+            return err_wrap(err, "disk '%s'", b->copy[i].name);
         b->copy[i].socket = b->got[i].socket;
         b->copy[i].export_name = b->got[i].export_name;
         b->copy[i].dirty_context = b->got[i].dirty_context;
@@ -357,6 +387,16 @@ backup_done(struct backup *b)
     jv_free(b->warnings);
 }
 
+/* From the instant on the machine was there: what fails now is the backup, not
+ * the way to the machine. */
+static int
+reached(struct err *err)
+{
+    if (err != NULL && err->side == ERR_SIDE_MACHINE)
+        err->side = ERR_SIDE_NONE;
+    return -1;
+}
+
 int
 job_backup(const struct job_backup_opts *opts, const struct job_hooks *hooks,
            struct jv **ret_result, struct err *err)
@@ -374,6 +414,6 @@ job_backup(const struct job_backup_opts *opts, const struct job_hooks *hooks,
         return -1;
     if (take_instant(&b, err) < 0 || copy_disks(&b, err) < 0 ||
         commit(&b, err) < 0)
-        return -1;
+        return reached(err);
     return backup_report(&b, ret_result, err);
 }

@@ -32,6 +32,7 @@ enum why {
     WHY_GRANULARITY,
     WHY_FOREIGN,
     WHY_BASE_DAMAGED,
+    WHY_CLEARED,
 };
 
 static const struct {
@@ -54,6 +55,7 @@ static const struct {
     [WHY_GRANULARITY] = {"bitmap granularity cannot be used", false},
     [WHY_FOREIGN] = {"point not in this repository", false},
     [WHY_BASE_DAMAGED] = {"map of the base point is damaged", false},
+    [WHY_CLEARED] = {"bitmap was cleared, cut by a resize or replaced", false},
 };
 
 /* What the choice for one disk looks at. */
@@ -161,6 +163,29 @@ why_full(const struct choice *c, const struct plan_disk *p)
     return why_tracking(c, p, d);
 }
 
+/* The last block, which a resize cuts off, and some that nobody can guess. */
+static void
+choose_canaries(struct plan_disk *p)
+{
+    uint64_t n = p->disk->size / POINT_CANARY_SIZE +
+                 (p->disk->size % POINT_CANARY_SIZE != 0);
+
+    p->n_canaries = 0;
+    for (size_t i = 0; n > 0 && i < ARRAY_SIZE(p->canaries); i++) {
+        uint64_t block = n - 1;
+        bool again = false;
+
+        if (i > 0) {
+            rand_bytes(&block, sizeof block);
+            block %= n;
+        }
+        for (size_t k = 0; k < p->n_canaries; k++)
+            again |= p->canaries[k] == block;
+        if (!again)
+            p->canaries[p->n_canaries++] = block;
+    }
+}
+
 static void
 choose_base(const struct choice *c, struct plan_disk *p)
 {
@@ -174,6 +199,7 @@ choose_base(const struct choice *c, struct plan_disk *p)
     p->lost = !reasons[why].expected && d != NULL && d->generation != NULL;
     rand_bytes(random, sizeof random);
     hex_encode(random, sizeof random, p->generation);
+    choose_canaries(p);
 }
 
 /* -- disks ------------------------------------------------------------------*/
@@ -287,6 +313,14 @@ plan_base_damaged(struct plan_disk *p)
     }
     p->base = NULL;
     p->older = NULL;
+}
+
+void
+plan_base_cleared(struct plan_disk *p)
+{
+    p->reason = reasons[WHY_CLEARED].text;
+    p->lost = true;
+    p->base = NULL;
 }
 
 void

@@ -25,9 +25,11 @@ struct plan_disk {
     const struct point_disk *base;
     /* A record of equal size and chunk size to compare chunks with, or NULL. */
     const struct point_disk *older;
-    const char *reason;  /* why full; "" for incremental */
-    bool lost;           /* full although tracking had begun: warn */
-    char generation[33]; /* of the bitmap to begin now */
+    const char *reason;   /* why full; "" for incremental */
+    bool lost;            /* full although tracking had begun: warn */
+    char generation[33];  /* of the bitmap to begin now */
+    uint64_t canaries[4]; /* blocks that it is born with */
+    size_t n_canaries;
 };
 
 struct plan {
@@ -44,6 +46,9 @@ void plan_done(struct plan *p);
 
 /* The base's map cannot be read: read the disk in full after all. */
 void plan_base_damaged(struct plan_disk *p);
+
+/* The base's bitmap has lost its canaries: it does not say what changed. */
+void plan_base_cleared(struct plan_disk *p);
 
 /* {"event":"plan","disks":[...],"skipped":[...]}; NULL without memory. */
 struct jv *plan_event(const struct plan *p, const struct source *s);

@@ -48,6 +48,8 @@ fill_disk(struct backup *b, size_t i, struct point_disk *d, struct err *err)
         d->reason == NULL || (b->got[i].tracked && d->generation == NULL))
         return err_set_errno(err, ENOMEM, "record of disk '%s'", c->name);
     d->persistent = b->got[i].tracked && b->got[i].persistent;
+    d->n_canaries = p->n_canaries;
+    memcpy(d->canaries, p->canaries, sizeof p->canaries);
     d->size = c->size;
     d->chunk_size = repo_chunk_size(b->repo);
     d->read_bytes = c->read_bytes;

@@ -3,7 +3,7 @@
  * `in_step` is true only between a complete reply and the next command: then
  * the stream holds nothing.  Any failure, and any byte that comes unasked,
  * leaves it false, and the next command begins with a synchronisation.  A
- * connection that closed is opened again by it: the agent's socket is QEMU's
+ * connection that closed or went silent is opened again by it: the agent's socket is QEMU's
  * and outlives restarts of the agent, but not every proxy in front of it.
  */
 #include "agent.h"
@@ -55,14 +55,16 @@ broken(struct agent *a, enum wire w, const char *command, struct err *err)
 {
     int sys = errno;
 
+    /* Also after a timeout: an agent that hangs in the middle of something
+     * often comes back when its port was closed and opened. */
+    (void)close(a->fd);
+    a->fd = -1;
     if (w == WIRE_TIMEOUT)
         return err_set(err, ERR_TIMEOUT,
                        "'%s': the guest agent at '%s' gave no answer within "
                        "%u ms; is it running in the guest, and is no other "
                        "program connected to its socket?",
                        command, a->path, a->timeout_ms);
-    (void)close(a->fd);
-    a->fd = -1;
     if (w == WIRE_CLOSED)
         return err_set(err, ERR_CLOSED,
                        "'%s': the guest agent's socket '%s' was closed; did "

@@ -108,6 +108,18 @@ counts_ok(const struct point_disk *d)
            d->new_bytes <= MAP_DISK_MAX && d->stored_bytes <= MAP_DISK_MAX;
 }
 
+static bool
+canaries_ok(const struct point_disk *d)
+{
+    if (d->n_canaries > POINT_CANARIES)
+        return false;
+    for (size_t i = 0; i < d->n_canaries; i++)
+        if (d->canaries[i] >=
+            d->size / POINT_CANARY_SIZE + (d->size % POINT_CANARY_SIZE != 0))
+            return false;
+    return true;
+}
+
 static int
 check_disk(const struct point_disk *d, struct err *err)
 {
@@ -123,6 +135,8 @@ check_disk(const struct point_disk *d, struct err *err)
         return bad(err, "format");
     if (d->generation != NULL && !hex32_ok(d->generation))
         return bad(err, "generation");
+    if (!canaries_ok(d))
+        return bad(err, "canaries");
     if (!label_ok(d->tracking))
         return bad(err, "tracking");
     if (!text_ok(d->reason, POINT_TEXT_MAX))

@@ -32,18 +32,30 @@ text_or_null(const char *s)
 }
 
 static struct jv *
+canaries_to_json(const struct point_disk *d)
+{
+    CLEANUP_JV struct jv *a = jv_array();
+
+    for (size_t i = 0; i < d->n_canaries; i++)
+        if (jv_add(a, jv_int((int64_t)d->canaries[i])) < 0)
+            return NULL;
+    return TAKE_PTR(a);
+}
+
+static struct jv *
 disk_to_json(const struct point_disk *d)
 {
     return jv_build(
         "{s:s, s:I, s:I, s:o, s:s, s:o, s:b, s:s, s:s, s:I, s:I, s:I, s:I, "
-        "s:o}",
+        "s:o, s:o}",
         "name", d->name, "size", (int64_t)d->size, "chunk_size",
         (int64_t)d->chunk_size, "root", id_to_json(&d->root), "format",
         d->format, "generation", text_or_null(d->generation), "persistent",
         (int)d->persistent, "tracking", d->tracking, "reason", d->reason,
         "read_bytes", (int64_t)d->read_bytes, "dirty_bytes",
         (int64_t)d->dirty_bytes, "new_bytes", (int64_t)d->new_bytes,
-        "stored_bytes", (int64_t)d->stored_bytes, "source",
+        "stored_bytes", (int64_t)d->stored_bytes, "canaries",
+        canaries_to_json(d), "source",
         d->source == NULL ? jv_null() : jv_ref(d->source));
 }
 
@@ -181,6 +193,24 @@ fields_end(const struct fields *f, struct err *err)
     return 0;
 }
 
+static void
+get_canaries(struct fields *f, struct point_disk *d)
+{
+    const struct jv *a = jv_get(f->j, "canaries");
+
+    if (!jv_is_array(a) || jv_size(a) > POINT_CANARIES) {
+        note(f, "canaries");
+        return;
+    }
+    for (size_t i = 0; i < jv_size(a); i++) {
+        CLEANUP_JV struct jv *one = jv_build("{s:O}", "n", jv_at(a, i));
+
+        if (!jv_get_uint(one, "n", &d->canaries[i]))
+            note(f, "canaries");
+    }
+    d->n_canaries = jv_size(a);
+}
+
 static int
 disk_from_json(const struct jv *j, struct point_disk *d, struct err *err)
 {
@@ -197,6 +227,7 @@ disk_from_json(const struct jv *j, struct point_disk *d, struct err *err)
     d->format = get_text(&f, "format");
     d->generation = get_text_or_null(&f, "generation");
     d->persistent = get_bool(&f, "persistent");
+    get_canaries(&f, d);
     d->tracking = get_text(&f, "tracking");
     d->reason = get_text(&f, "reason");
     d->read_bytes = get_uint(&f, "read_bytes");

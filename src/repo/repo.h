@@ -54,6 +54,13 @@ int repo_free_space(const struct repo *r, uint64_t *ret, struct err *err);
 
 /* -- points -----------------------------------------------------------------*/
 
+/* Blocks that a new bitmap is born with, whatever the guest writes: a bitmap
+ * that lacks one later was cleared, cut by a resize or replaced, and is not
+ * believed. */
+#define POINT_CANARIES 8
+#define POINT_CANARY_SIZE \
+    (64u << 10) /* bytes; block n begins at n times this */
+
 struct point_disk {
     char *name;    /* stable disk name */
     uint64_t size; /* bytes */
@@ -61,8 +68,10 @@ struct point_disk {
     struct chunk_id root; /* of the map; zero id: all zero */
     char *format;         /* of the source image: "qcow2", "raw" */
     /* Tracking that began at this point; generation NULL: none could begin. */
-    char *generation;      /* 32 hex digits, part of the bitmap's name */
-    bool persistent;       /* the bitmap survives a shutdown of QEMU */
+    char *generation; /* 32 hex digits, part of the bitmap's name */
+    bool persistent;  /* the bitmap survives a shutdown of QEMU */
+    uint64_t canaries[POINT_CANARIES]; /* block numbers */
+    size_t n_canaries;
     char *tracking;        /* how this point was read: "full", "incremental" */
     char *reason;          /* why full; "" for incremental */
     uint64_t read_bytes;   /* read from the machine */
