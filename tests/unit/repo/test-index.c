@@ -21,15 +21,15 @@ static const struct pack_name packs[3] = {
     {.sid = {1, 2}, .class = PACK_DATA, .seq = 3},
 };
 
-/* Ids that fall on each other's first bytes, so that slots get crowded. */
+/* Some of the first ids fall on each other's first bytes, so that a slot gets
+ * crowded. */
 static void
 make_id(uint32_t i, struct chunk_id *id)
 {
-    memset(id->b, 0, sizeof id->b);
     rand_bytes(id->b, sizeof id->b);
-    if (i % 3 == 0)
+    if (i < 1000 && i % 3 == 0)
         id->b[0] = 0x42;
-    if (i % 6 == 0)
+    if (i < 1000 && i % 6 == 0)
         id->b[1] = 0x17;
 }
 
@@ -191,7 +191,7 @@ test_every_bit(void)
     struct segment s;
 
     build(COUNT, ids, &b, &s);
-    for (size_t bit = 0; bit < 8 * b.len; bit += 3) {
+    for (size_t bit = 0; bit < 8 * b.len; bit += 11) {
         b.data[bit / 8] ^= (uint8_t)(1u << bit % 8);
         if (segment_open(b.data, b.len, &s, NULL) < 0) {
             refused++;
@@ -212,7 +212,7 @@ test_every_bit(void)
     CHECK(wrong == 0);
     CHECK(refused > 0);
     CHECK(unnoticed == 0);
-    for (size_t cut = 0; cut < b.len; cut++) {
+    for (size_t cut = 0; cut < b.len; cut += 3) {
         CLEANUP_FREE uint8_t *copy = malloc(cut + 1);
 
         if (copy == NULL)
