@@ -20,8 +20,6 @@
 
 #define COMMITS_MAX (1u << 20) /* of one repository */
 
-DEFINE_CLEANUP(struct point *, point_free)
-
 void
 commit_recs_done(struct commit_recs *l)
 {

@@ -57,7 +57,7 @@ test_chain(void)
     struct err err = ERR_INIT;
 
     temp_repo_init(&t);
-    (void)repo_open(t.path, NULL, &r, ERR_ABORT);
+    (void)repo_open(t.path, temp_ops(), &r, ERR_ABORT);
     backup(r, "web");
     backup(r, "db");
     backup(r, "web");
@@ -92,8 +92,8 @@ test_seen_by_others(void)
     struct err err = ERR_INIT;
 
     temp_repo_init(&t);
-    (void)repo_open(t.path, NULL, &r, ERR_ABORT);
-    (void)repo_open(t.path, NULL, &other, ERR_ABORT);
+    (void)repo_open(t.path, temp_ops(), &r, ERR_ABORT);
+    (void)repo_open(t.path, temp_ops(), &other, ERR_ABORT);
     backup(r, "web");
     CHECK_OK(repo_points(other, NULL, &l, NULL, &err), &err);
     CHECK(l.n == 1);
@@ -131,7 +131,7 @@ test_refused(void)
     struct chunk_id zero = {0};
 
     temp_repo_init(&t);
-    (void)repo_open(t.path, NULL, &r, ERR_ABORT);
+    (void)repo_open(t.path, temp_ops(), &r, ERR_ABORT);
     for (unsigned i = 0; i < 5; i++) {
         CLEANUP(repo_session_freep) struct repo_session *s = begin(r);
         CLEANUP(point_freep) struct point *p = temp_point("web", SIZE, 2);
@@ -178,7 +178,7 @@ test_fenced(void)
     struct jv *j;
 
     temp_repo_init(&t);
-    (void)repo_open(t.path, NULL, &r, ERR_ABORT);
+    (void)repo_open(t.path, temp_ops(), &r, ERR_ABORT);
     s = begin(r);
     (void)temp_put_disk(s, values, SIZE, &zero, &p->disks[0].root, ERR_ABORT);
     j = jv_build("{s:s, s:s}", "type", "abort", "session", session_sid(s));
@@ -207,7 +207,7 @@ exchanged(bool gone)
     char key[REPO_KEY_MAX];
 
     temp_repo_init(&t);
-    (void)repo_open(t.path, NULL, &r, ERR_ABORT);
+    (void)repo_open(t.path, temp_ops(), &r, ERR_ABORT);
     backup(r, "web");
     backup(r, "web");
     (void)repo_points(r, NULL, &l, NULL, ERR_ABORT);
@@ -258,7 +258,7 @@ test_bad_objects(void)
     char from[512];
 
     temp_repo_init(&t);
-    (void)repo_open(t.path, NULL, &r, ERR_ABORT);
+    (void)repo_open(t.path, temp_ops(), &r, ERR_ABORT);
     backup(r, "web");
     (void)repo_points(r, NULL, &l, NULL, ERR_ABORT);
     (void)snprintf(from, sizeof from, "%s/commit/%s.1", t.path, l.v[0]->id);
@@ -299,7 +299,7 @@ test_not_twice(void)
     struct err err = ERR_INIT;
 
     temp_repo_init(&t);
-    (void)repo_open(t.path, NULL, &r, ERR_ABORT);
+    (void)repo_open(t.path, temp_ops(), &r, ERR_ABORT);
     s = begin(r);
     (void)temp_put_disk(s, values, SIZE, &zero, &p->disks[0].root, ERR_ABORT);
     CHECK_OK(repo_commit(s, p, &err), &err);

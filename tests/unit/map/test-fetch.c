@@ -5,7 +5,6 @@
 #include <sched.h>
 #include <stdatomic.h>
 
-#include "fileops.h"
 #include "temp_repo.h"
 
 DEFINE_CLEANUP(struct repo *, repo_close)
@@ -116,7 +115,7 @@ test_all(void)
     struct chunk_id ids[N_CHUNKS + 1];
 
     temp_repo_init(&t);
-    (void)repo_open(t.path, NULL, &r, ERR_ABORT);
+    (void)repo_open(t.path, temp_ops(), &r, ERR_ABORT);
     fill_repo(r, ids);
     for (size_t i = 0; i < ARRAY_SIZE(batches); i++) {
         struct delivered d = {0};
@@ -141,7 +140,7 @@ test_missing(void)
 
     (void)pthread_mutex_init(&d.lock, NULL);
     temp_repo_init(&t);
-    (void)repo_open(t.path, NULL, &r, ERR_ABORT);
+    (void)repo_open(t.path, temp_ops(), &r, ERR_ABORT);
     fill_repo(r, ids);
     (void)repo_fetch_new(r, &opts, &f, ERR_ABORT);
     CHECK(repo_fetch_add(f, 0, &none, 100, NULL) == 0);
@@ -190,7 +189,7 @@ damaged(enum damage how)
     int fd;
 
     temp_repo_init(&t);
-    (void)repo_open(t.path, NULL, &r, ERR_ABORT);
+    (void)repo_open(t.path, temp_ops(), &r, ERR_ABORT);
     fill_repo(r, ids);
     find_packs(&t);
     CHECK(n_packs > 4);
@@ -250,7 +249,7 @@ test_io_error(void)
 {
     CLEANUP(temp_repo_done) struct temp_repo t;
     CLEANUP(repo_closep) struct repo *r = NULL;
-    struct file_ops ops = file_ops_system;
+    struct file_ops ops = *temp_ops();
     struct chunk_id ids[N_CHUNKS + 1];
     struct delivered d = {0};
     struct err err = ERR_INIT;
@@ -283,7 +282,7 @@ test_stop(void)
     struct err err = ERR_INIT;
 
     temp_repo_init(&t);
-    (void)repo_open(t.path, NULL, &r, ERR_ABORT);
+    (void)repo_open(t.path, temp_ops(), &r, ERR_ABORT);
     fill_repo(r, ids);
     CHECK(fetch_all(r, ids, 0, 3, &d, &err) < 0);
     CHECK(err.code == ERR_NO_SPACE && strstr(err.msg, "target is full"));
@@ -333,7 +332,7 @@ test_cancel(void)
     pthread_t thread;
 
     temp_repo_init(&t);
-    (void)repo_open(t.path, NULL, &r, ERR_ABORT);
+    (void)repo_open(t.path, temp_ops(), &r, ERR_ABORT);
     fill_repo(r, ids);
     (void)repo_fetch_new(r, &opts, &c.fetch, ERR_ABORT);
     (void)pthread_create(&thread, NULL, cancel_thread, &c);

@@ -160,69 +160,71 @@ struct hostile {
     const char *field, *json, *word;
 };
 
+static const struct hostile bad_top[] = {
+    {"id", "\"00112233445566778899AABBCCDDEEFF\"", "id"},
+    {"id", "\"00112233445566778899aabbccddeeff00\"", "id"},
+    {"id", "\"\"", "id"},
+    {"parent", "\"" SID "\"", "parent"},
+    {"parent", "\"\"", "'parent' and 'prev'"},
+    {"prev", "\"\"", "'parent' and 'prev'"},
+    {"prev", "\"00\"", "prev"},
+    {"seq", "0", "seq"},
+    {"seq", "-1", "seq"},
+    {"machine", "\"\"", "machine"},
+    {"machine", "\"..\"", "machine"},
+    {"machine", "\"a/b\"", "machine"},
+    {"machine", "\"a\\u001b[2J\"", "machine"},
+    {"machine", "\"a\\u202eb\"", "machine"},
+    {"lineage", "\"zz\"", "lineage"},
+    {"consistency", "\"\"", "consistency"},
+    {"capture", "\"pull \"", "capture"},
+    {"freeze_ms", "-1", "freeze_ms"},
+    {"config", "\"00\"", "config"},
+    {"config_len", "0", "config"},
+    {"config_len", "16777217", "config"},
+    {"disks", "{}", "disks"},
+    {"disks", "[5]", "disk 0"},
+};
+static const struct hostile bad_disk[] = {
+    {"name", "\"vda\"", "two disks"},
+    {"name", "\"/etc/passwd\"", "name"},
+    {"size", "4611686018427387905", "disk size"},
+    {"size", "9223372036854775808", "size"},
+    {"size", "0", "root"},
+    {"chunk_size", "65535", "chunk size"},
+    {"chunk_size", "8192", "chunk size"},
+    {"chunk_size", "4294967296", "chunk_size"},
+    {"chunk_size", "4295032832", "chunk_size"},
+    {"root", "\"12\"", "root"},
+    {"format", "\"\"", "format"},
+    {"generation", "\"../../x\"", "generation"},
+    {"reason", "\"a\\nb\"", "reason"},
+    {"stored_bytes", "4611686018427387905", "stored_bytes"},
+};
+
 /* Values that a field may not have. */
 static void
 test_hostile_values(void)
 {
-    static const struct hostile top[] = {
-        {"id", "\"00112233445566778899AABBCCDDEEFF\"", "id"},
-        {"id", "\"00112233445566778899aabbccddeeff00\"", "id"},
-        {"id", "\"\"", "id"},
-        {"parent", "\"" SID "\"", "parent"},
-        {"parent", "\"\"", "'parent' and 'prev'"},
-        {"prev", "\"\"", "'parent' and 'prev'"},
-        {"prev", "\"00\"", "prev"},
-        {"seq", "0", "seq"},
-        {"seq", "-1", "seq"},
-        {"machine", "\"\"", "machine"},
-        {"machine", "\"..\"", "machine"},
-        {"machine", "\"a/b\"", "machine"},
-        {"machine", "\"a\\u001b[2J\"", "machine"},
-        {"machine", "\"a\\u202eb\"", "machine"},
-        {"lineage", "\"zz\"", "lineage"},
-        {"consistency", "\"\"", "consistency"},
-        {"capture", "\"pull \"", "capture"},
-        {"freeze_ms", "-1", "freeze_ms"},
-        {"config", "\"00\"", "config"},
-        {"config_len", "0", "config"},
-        {"config_len", "16777217", "config"},
-        {"disks", "{}", "disks"},
-        {"disks", "[5]", "disk 0"},
-    };
-    static const struct hostile disk[] = {
-        {"name", "\"vda\"", "two disks"},
-        {"name", "\"/etc/passwd\"", "name"},
-        {"size", "4611686018427387905", "disk size"},
-        {"size", "9223372036854775808", "size"},
-        {"size", "0", "root"},
-        {"chunk_size", "65535", "chunk size"},
-        {"chunk_size", "8192", "chunk size"},
-        {"chunk_size", "4294967296", "chunk_size"},
-        {"chunk_size", "4295032832", "chunk_size"},
-        {"root", "\"12\"", "root"},
-        {"format", "\"\"", "format"},
-        {"generation", "\"../../x\"", "generation"},
-        {"reason", "\"a\\nb\"", "reason"},
-        {"stored_bytes", "4611686018427387905", "stored_bytes"},
-    };
-
-    for (size_t i = 0; i < ARRAY_SIZE(top); i++) {
+    for (size_t i = 0; i < ARRAY_SIZE(bad_top); i++) {
         CLEANUP_JV struct jv *j = sample_json();
         struct jv *v;
 
-        if (jv_parse(top[i].json, strlen(top[i].json), 8, &v, NULL) == 0) {
-            (void)jv_set(j, top[i].field, v);
-            refused(j, top[i].word);
+        if (jv_parse(bad_top[i].json, strlen(bad_top[i].json), 8, &v, NULL) ==
+            0) {
+            (void)jv_set(j, bad_top[i].field, v);
+            refused(j, bad_top[i].word);
         }
     }
-    for (size_t i = 0; i < ARRAY_SIZE(disk); i++) {
+    for (size_t i = 0; i < ARRAY_SIZE(bad_disk); i++) {
         CLEANUP_JV struct jv *j = sample_json();
         CLEANUP_JV struct jv *d = jv_ref(jv_at(jv_get(j, "disks"), 1));
         struct jv *v;
 
-        if (jv_parse(disk[i].json, strlen(disk[i].json), 8, &v, NULL) == 0) {
-            (void)jv_set(d, disk[i].field, v);
-            refused(j, disk[i].word);
+        if (jv_parse(bad_disk[i].json, strlen(bad_disk[i].json), 8, &v, NULL) ==
+            0) {
+            (void)jv_set(d, bad_disk[i].field, v);
+            refused(j, bad_disk[i].word);
         }
     }
     refused(NULL, "id");
@@ -348,53 +350,54 @@ test_find(void)
     }
 }
 
+static const struct {
+    const char *spec;
+    enum err_code code;
+    const char *word;
+} not_found[] = {
+    {"web2", ERR_NOT_FOUND, "'db@x', 'web1', 'web11'"},
+    {"web", ERR_NOT_FOUND, "no machine 'web'"},
+    {"", ERR_NOT_FOUND, "no machine ''"},
+    {"@latest", ERR_NOT_FOUND, "no machine ''"},
+    {"web2@latest", ERR_NOT_FOUND, "no machine 'web2'"},
+    {"web1@latest~4", ERR_NOT_FOUND, "newest of 4 is cafe00000000 of 2026"},
+    {"web1@dead", ERR_NOT_FOUND, "see: tidemark points web1"},
+    {"web1@2026-11-18", ERR_NOT_FOUND, "has no point '2026-11-18'"},
+    {"web1@1f3a", ERR_USAGE, "1f3a9c00000000000000000000000000, 1f3a9d"},
+    {"web1@1f3", ERR_USAGE, "4 or more digits"},
+    {"web1@", ERR_USAGE, "4 or more digits"},
+    {"web1@latest~", ERR_USAGE, "number"},
+    {"web1@latest~-1", ERR_USAGE, "number"},
+    {"web1@latest~9999999999", ERR_USAGE, "number"},
+    {"web1@latest~1x", ERR_USAGE, "number"},
+    {"web1@latestx", ERR_NOT_FOUND, "no point 'latestx'"},
+    {"web1@2026-13-01", ERR_USAGE, "no time"},
+    {"web1@2026-02-29", ERR_USAGE, "no time"},
+    {"web1@2026-11-20T", ERR_USAGE, "no time"},
+    {"web1@2026-11-20T24:00", ERR_USAGE, "no time"},
+    {"web1@2026-11-20T18", ERR_USAGE, "no time"},
+    {"web1@2026-11-20T18:0", ERR_USAGE, "no time"},
+    {"web1@2026-11-20T18:00:", ERR_USAGE, "no time"},
+    {"web1@2026-11-20T18:00:00ZZ", ERR_USAGE, "no time"},
+    {"web1@2026-", ERR_USAGE, "no time"},
+    {"web1@1f3a9c000000000000000000000000000", ERR_USAGE, "digits"},
+};
+
 /* What is not there: the error says what is, and how to see it. */
 static void
 test_find_errors(void)
 {
-    static const struct {
-        const char *spec;
-        enum err_code code;
-        const char *word;
-    } t[] = {
-        {"web2", ERR_NOT_FOUND, "'db@x', 'web1', 'web11'"},
-        {"web", ERR_NOT_FOUND, "no machine 'web'"},
-        {"", ERR_NOT_FOUND, "no machine ''"},
-        {"@latest", ERR_NOT_FOUND, "no machine ''"},
-        {"web2@latest", ERR_NOT_FOUND, "no machine 'web2'"},
-        {"web1@latest~4", ERR_NOT_FOUND, "newest of 4 is cafe00000000 of 2026"},
-        {"web1@dead", ERR_NOT_FOUND, "see: tidemark points web1"},
-        {"web1@2026-11-18", ERR_NOT_FOUND, "has no point '2026-11-18'"},
-        {"web1@1f3a", ERR_USAGE, "1f3a9c00000000000000000000000000, 1f3a9d"},
-        {"web1@1f3", ERR_USAGE, "4 or more digits"},
-        {"web1@", ERR_USAGE, "4 or more digits"},
-        {"web1@latest~", ERR_USAGE, "number"},
-        {"web1@latest~-1", ERR_USAGE, "number"},
-        {"web1@latest~9999999999", ERR_USAGE, "number"},
-        {"web1@latest~1x", ERR_USAGE, "number"},
-        {"web1@latestx", ERR_NOT_FOUND, "no point 'latestx'"},
-        {"web1@2026-13-01", ERR_USAGE, "no time"},
-        {"web1@2026-02-29", ERR_USAGE, "no time"},
-        {"web1@2026-11-20T", ERR_USAGE, "no time"},
-        {"web1@2026-11-20T24:00", ERR_USAGE, "no time"},
-        {"web1@2026-11-20T18", ERR_USAGE, "no time"},
-        {"web1@2026-11-20T18:0", ERR_USAGE, "no time"},
-        {"web1@2026-11-20T18:00:", ERR_USAGE, "no time"},
-        {"web1@2026-11-20T18:00:00ZZ", ERR_USAGE, "no time"},
-        {"web1@2026-", ERR_USAGE, "no time"},
-        {"web1@1f3a9c000000000000000000000000000", ERR_USAGE, "digits"},
-    };
     CLEANUP(point_list_done) struct point_list l = known_list();
     struct point_list empty = {0};
     const struct point *p = NULL;
     struct err err = ERR_INIT;
 
-    for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+    for (size_t i = 0; i < ARRAY_SIZE(not_found); i++) {
         err_clear(&err);
-        CHECK(point_find(&l, t[i].spec, &p, &err) < 0 && p == NULL);
-        CHECK(err.code == t[i].code);
-        if (strstr(err.msg, t[i].word) == NULL)
-            CHECK_STR(err.msg, t[i].word);
+        CHECK(point_find(&l, not_found[i].spec, &p, &err) < 0 && p == NULL);
+        CHECK(err.code == not_found[i].code);
+        if (strstr(err.msg, not_found[i].word) == NULL)
+            CHECK_STR(err.msg, not_found[i].word);
     }
     err_clear(&err);
     CHECK(point_find(&empty, "web1", &p, &err) < 0);

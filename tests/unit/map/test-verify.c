@@ -119,7 +119,7 @@ judge(struct sweep *s, const char *path, size_t at)
     unsigned wrong = 0;
 
     s->tried++;
-    if (repo_open(s->path, NULL, &r, NULL) < 0 ||
+    if (repo_open(s->path, temp_ops(), &r, NULL) < 0 ||
         repo_points(r, NULL, &l, &bad, NULL) < 0)
         return; /* said so already */
     /* A commit object that is gone is a point that was deleted. */
@@ -183,7 +183,7 @@ small_repo(struct temp_repo *t)
     CLEANUP(repo_closep) struct repo *r = NULL;
 
     temp_repo_init(t);
-    (void)repo_open(t->path, NULL, &r, ERR_ABORT);
+    (void)repo_open(t->path, temp_ops(), &r, ERR_ABORT);
     temp_backup(r, "m", small_old, SMALL_SIZE, &zero, &root);
     temp_backup(r, "m", small_new, SMALL_SIZE, &root, &root);
 }
@@ -209,7 +209,7 @@ run_sweep(int (*each)(const char *, const struct stat *, int, struct FTW *),
 /* Flip one bit of each byte of each file: no read is ever wrong, and what
  * cannot be read is found by the check. */
 static void
-test_flip_each_byte(void)
+slow_flip_each_byte(void)
 {
     run_sweep(flip_each, false);
 }
@@ -235,7 +235,7 @@ big_repo(struct temp_repo *t, struct repo **ret)
     struct repo *r;
 
     temp_repo_init(t);
-    (void)repo_open(t->path, NULL, &r, ERR_ABORT);
+    (void)repo_open(t->path, temp_ops(), &r, ERR_ABORT);
     for (unsigned i = 0; i < BIG_CHUNKS; i++)
         values[i] = i + 1;
     temp_backup(r, "m", values, BIG_SIZE, &zero, &root);
@@ -411,7 +411,7 @@ test_many_problems(void)
     struct repo_session *s;
 
     temp_repo_init(&t);
-    (void)repo_open(t.path, NULL, &r, ERR_ABORT);
+    (void)repo_open(t.path, temp_ops(), &r, ERR_ABORT);
     (void)repo_session_begin(r, &opts, &s, ERR_ABORT);
     (void)map_writer_new(s, size, TEMP_CHUNK, &zero, &w, ERR_ABORT);
     for (uint32_t i = 0; i < 20480; i += 2) { /* chunks that nobody put */
@@ -443,7 +443,7 @@ test_cancel(void)
     bool cancel = true;
 
     small_repo(&t);
-    (void)repo_open(t.path, NULL, &r, ERR_ABORT);
+    (void)repo_open(t.path, temp_ops(), &r, ERR_ABORT);
     (void)repo_points(r, NULL, &l, NULL, ERR_ABORT);
     CHECK(repo_verify(r, &l, 1, NULL, NULL, &cancel, &rep, &err) < 0);
     CHECK(err.code == ERR_CANCELED && rep.problems == NULL);
@@ -456,7 +456,7 @@ main(int argc, char **argv)
         TEST(test_clean),          TEST(test_bad_chunks),
         TEST(test_bad_page),       TEST(test_many_problems),
         TEST(test_cancel),         TEST(test_lose_each_file),
-        TEST(test_flip_each_byte),
+        TEST(slow_flip_each_byte),
     };
 
     return tap_run(argc, argv, tests, ARRAY_SIZE(tests));
