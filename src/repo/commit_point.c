@@ -180,6 +180,9 @@ create(struct repo_session *s, const char *key, const struct buf *object,
     session_set_fate(s, SESSION_IN_DOUBT);
     if (store_put(r->store, key, object->data, object->len, &why) == 0) {
         session_set_fate(s, SESSION_COMMITTED);
+        /* So that this process can read the point at once; if that fails, the
+         * point exists all the same, and a reader will say what is wrong. */
+        (void)index_reload(r, NULL);
         return 0;
     }
     if (why.code == ERR_EXISTS) {

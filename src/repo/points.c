@@ -295,7 +295,8 @@ repo_points(struct repo *r, const char *machine, struct point_list *ret,
 
     if (ret_bad != NULL && bad == NULL)
         return err_set_errno(err, ENOMEM, "list of points");
-    if (commit_scan(r, &l, bad, err) < 0)
+    /* In this order: what is listed can be read. */
+    if (commit_scan(r, &l, bad, err) < 0 || index_reload(r, err) < 0)
         return -1;
     list.v = calloc(l.n + 1, sizeof(struct point *));
     if (list.v == NULL)

@@ -5,8 +5,11 @@
 
 #include "cleanup.h"
 #include "err.h"
+#include "hash.h"
 #include "jv.h"
+#include "pack.h"
 #include "points.h"
+#include "rand.h"
 #include "store.h"
 #include "verify.h"
 
@@ -22,9 +25,58 @@ verify_canceled(const struct verify *v, struct err *err)
 
 /* -- objects ----------------------------------------------------------------*/
 
+static int
+check_sha256(const uint8_t *data, size_t len, const struct jv *part,
+             struct err *why)
+{
+    const char *text = jv_get_str(part, "sha256");
+    uint8_t want[HASH_LEN], is[HASH_LEN];
+
+    if (text == NULL || !hex_decode(text, want, sizeof want))
+        return err_set(why, ERR_FORMAT, "listed without its SHA-256");
+    if (hash_sha256(data, len, is, why) < 0)
+        return -1;
+    if (!hash_equal(want, is))
+        return err_set(why, ERR_CORRUPT,
+                       "not the bytes that were written: its SHA-256 differs");
+    return 0;
+}
+
+/* The table at the end of a pack: what an index is made from again when it is
+ * lost.  The frames are proven one by one, later. */
+static int
+check_table(const uint8_t *data, size_t len, const char *key, struct err *why)
+{
+    struct pack_view view;
+    char own[REPO_KEY_MAX];
+
+    if (pack_parse(data, len, &view, why) < 0)
+        return -1;
+    pack_key(&view.name, own);
+    if (strcmp(own, key) != 0)
+        return err_set(why, ERR_CORRUPT, "holds '%s'", own);
+    return 0;
+}
+
+static int
+check_bytes(struct verify *v, const char *key, const struct jv *part,
+            bool index, struct err *why)
+{
+    const uint8_t *data;
+    size_t len;
+    int rc;
+
+    if (store_map(v->repo->store, key, &data, &len, why) < 0)
+        return -1;
+    rc = index ? check_sha256(data, len, part, why)
+               : check_table(data, len, key, why);
+    store_unmap(v->repo->store, data, len);
+    return rc;
+}
+
 /* Does the object exist as its commit object says? */
 static int
-check_size(struct verify *v, const struct jv *part, struct err *err)
+check_part(struct verify *v, const struct jv *part, bool index, struct err *err)
 {
     const char *key = jv_get_str(part, "key");
     struct err why = ERR_INIT;
@@ -43,6 +95,8 @@ check_size(struct verify *v, const struct jv *part, struct err *err)
         rc =
             err_set(&why, ERR_CORRUPT,
                     "%" PRIu64 " bytes long, written were %" PRIu64, len, want);
+    else if (rc == 1 && check_bytes(v, key, part, index, &why) < 0)
+        rc = -1;
     return rc == 1 ? 0 : verify_problem_object(v, key, NULL, why.msg, err);
 }
 
@@ -64,7 +118,7 @@ check_commit(struct verify *v, const struct point *p, struct err *err)
         const struct jv *list = jv_get(payload, kinds[k]);
 
         for (size_t i = 0; i < jv_size(list); i++)
-            if (check_size(v, jv_at(list, i), err) < 0)
+            if (check_part(v, jv_at(list, i), k == 1, err) < 0)
                 return -1;
     }
     return 0;
