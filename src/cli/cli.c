@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "cli_main.h"
 #include "err.h"
 #include "jv.h"
 #include "log.h"
@@ -136,6 +137,12 @@ on_event(void *arg, const struct jv *event)
 
     if (kind != NULL && strcmp(kind, "warning") == 0 && message != NULL)
         out_warning(&c->out, message);
+    if (kind != NULL && strcmp(kind, "note") == 0 && message != NULL)
+        log_debug("%s", message);
+    if (kind != NULL && strcmp(kind, "plan") == 0) {
+        jv_free(c->plan);
+        c->plan = jv_ref(event);
+    }
     if (c->out.json && c->command->events)
         (void)out_json(&c->out, event, NULL);
 }
@@ -275,6 +282,7 @@ cli_main(int argc, char **argv)
         out_error(&c.out, &err, status);
     }
     status = finish(&c, status);
+    jv_free(c.plan);
     out_done(&c.out);
     return status;
 }

@@ -46,11 +46,9 @@ struct cli {
     struct opts o;
     struct out out;
     struct job_hooks hooks;
+    struct jv *plan; /* the job's "plan" event, or NULL; owned */
     char run_dir[PATH_MAX];
 };
-
-/* The whole program: argc/argv as main() has them; returns the exit status. */
-int cli_main(int argc, char **argv);
 
 /* All commands in the order of --help. */
 const struct command *const *cli_commands(size_t *ret_n);

@@ -38,6 +38,21 @@ check_lists(const struct opts *o, struct err *err)
     return 0;
 }
 
+/* What a person might believe to be in the point. */
+static void
+report_skipped(struct cli *c)
+{
+    const struct jv *skipped = jv_get(c->plan, "skipped");
+
+    for (size_t i = 0; i < jv_size(skipped); i++) {
+        const struct jv *d = jv_at(skipped, i);
+
+        if (jv_get_str(d, "disk") != NULL)
+            out_line(&c->out, "not taken: %s (%s)", jv_get_str(d, "disk"),
+                     report_str(d, "why", "?"));
+    }
+}
+
 static int
 report(struct cli *c, const struct jv *point, struct err *err)
 {
@@ -49,6 +64,7 @@ report(struct cli *c, const struct jv *point, struct err *err)
     point_consistency(point, consistency, sizeof consistency);
     if (report_disks(&c->out, jv_get(point, "disks"), err) != 0)
         return -1;
+    report_skipped(c);
     out_line(&c->out, "point %s committed, %s", ref, consistency);
     return 0;
 }

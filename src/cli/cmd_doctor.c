@@ -1,4 +1,5 @@
 #include <stddef.h>
+#include <string.h>
 
 #include "cli.h"
 #include "err.h"
@@ -11,10 +12,9 @@ static const struct opt opts[] = {
 static int
 run(struct cli *c, struct err *err)
 {
-    static const char *const told[] = {"warnings", "refusal", NULL};
+    static const char *const told[] = {"warnings", NULL};
     CLEANUP_JV struct jv *result = NULL;
     struct source_opts o = {.look_only = true};
-    const char *refusal;
     int ret;
 
     if (cli_source(c, &o, err) != 0 ||
@@ -26,10 +26,9 @@ run(struct cli *c, struct err *err)
         return -1;
     (void)out_flush(&c->out, NULL); /* before what is wrong */
     out_warnings(&c->out, jv_get(result, "warnings"));
-    refusal = report_str(result, "refusal", "");
-    if (*refusal == '\0')
+    if (strcmp(report_str(result, "capture", ""), "none") != 0)
         return cli_status(c);
-    out_complain(&c->out, refusal);
+    out_complain(&c->out, "this machine cannot be backed up as it is");
     return EXIT_FAILED;
 }
 

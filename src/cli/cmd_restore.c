@@ -23,7 +23,7 @@ report(struct cli *c, const struct jv *result, struct err *err)
 {
     CLEANUP(table_freep)
     struct table *t = table_new("DISK|>SIZE|>WRITTEN|FILE");
-    const struct jv *files = jv_get(result, "files");
+    const struct jv *files = jv_get(result, "disks");
     char ref[128];
 
     for (size_t i = 0; i < jv_size(files); i++) {

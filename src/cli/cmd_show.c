@@ -41,7 +41,7 @@ run(struct cli *c, struct err *err)
     if (cli_repo(c, &repo, err) != 0 ||
         job_show(repo, c->o.operand, &result, err) != 0)
         return -1;
-    out_warnings(&c->out, jv_get(result, "warnings"));
+    out_warnings(&c->out, jv_get(result, "problems"));
     ret = c->out.json ? out_json(&c->out, result, err) : report(c, result, err);
     return ret != 0 ? -1 : cli_status(c);
 }

@@ -18,18 +18,13 @@ static const struct opt opts[] = {
 static void
 add_problem(struct table *t, const struct jv *p)
 {
-    char ref[256];
+    const char *point = report_str(p, "point", NULL);
 
-    if (jv_get_str(p, "point") != NULL) {
-        point_ref(p, POINT_REF_DIGITS, ref, sizeof ref);
-        table_text(t, ref);
-    } else {
-        table_text(t, report_str(p, "object", NULL));
-    }
+    table_text(t, point != NULL ? point : report_str(p, "object", NULL));
     table_text(t, report_str(p, "disk", NULL));
-    if (jv_get(p, "off") != NULL) {
-        table_count(t, report_uint(p, "off"));
-        table_count(t, report_uint(p, "len"));
+    if (jv_get(p, "offset") != NULL) {
+        table_count(t, report_uint(p, "offset"));
+        table_count(t, report_uint(p, "length"));
     } else {
         table_text(t, NULL);
         table_text(t, NULL);

@@ -1,5 +1,5 @@
 /* The entry point alone, so that tests can link everything else. */
-#include "cli.h"
+#include "cli_main.h"
 
 int
 main(int argc, char **argv)

@@ -7,6 +7,7 @@
 #include "cli.h"
 #include "err.h"
 #include "jv.h"
+#include "size.h"
 #include "table.h"
 #include "text.h"
 
@@ -72,7 +73,7 @@ report_disks(struct out *o, const struct jv *disks, struct err *err)
         (void)snprintf(tracking, sizeof tracking, "%s%s%s",
                        report_str(d, "tracking", "?"),
                        *reason != '\0' ? ": " : "", reason);
-        table_text(t, report_str(d, "name", NULL));
+        table_text(t, report_str(d, "disk", NULL));
         table_text(t, tracking);
         table_size(t, report_uint(d, "size"));
         table_size(t, report_uint(d, "read_bytes"));
@@ -90,11 +91,28 @@ is_flat(const struct jv *v)
     return !jv_is_object(v) && !jv_is_array(v);
 }
 
+/* Does the key say that its number is one of bytes? */
+static bool
+counts_bytes(const char *key)
+{
+    size_t n = strlen(key);
+
+    return strcmp(key, "size") == 0 || strcmp(key, "free") == 0 ||
+           (n > 6 && strcmp(key + n - 6, "_bytes") == 0);
+}
+
 /* Text of a scalar, or JSON of what is deeper; escaping is the caller's. */
 static char *
-value_text(const struct jv *v)
+value_text(const struct jv *parent, const char *key, const struct jv *v)
 {
-    return jv_is_string(v) ? strdup(jv_str(v)) : jv_text(v, false);
+    char buf[SIZE_TEXT_MAX];
+    uint64_t n;
+
+    if (jv_is_string(v))
+        return strdup(jv_str(v));
+    if (counts_bytes(key) && jv_get_uint(parent, key, &n))
+        return strdup(size_text(n, buf));
+    return jv_text(v, false);
 }
 
 static bool
@@ -108,53 +126,74 @@ is_table(const struct jv *v)
     return true;
 }
 
-/* Columns: the flat members of the first element. */
-static size_t
-table_keys(const struct jv *first, const char **keys, char *heads, size_t len)
+struct columns {
+    const char *key[TABLE_COLUMNS_MAX];
+    size_t n;
+    char heads[512];
+};
+
+static void
+add_column(struct columns *c, const char *key)
 {
-    size_t n = 0;
+    size_t used = strlen(c->heads);
 
-    heads[0] = '\0';
-    for (void *it = jv_first(first); it != NULL && n < TABLE_COLUMNS_MAX;
-         it = jv_next(first, it)) {
-        size_t used = strlen(heads);
+    for (size_t i = 0; i < c->n; i++)
+        if (strcmp(c->key[i], key) == 0)
+            return;
+    if (c->n == TABLE_COLUMNS_MAX || *key == '>' || strchr(key, '|') != NULL ||
+        used + strlen(key) + 2 > sizeof c->heads)
+        return;
+    (void)snprintf(c->heads + used, sizeof c->heads - used, "%s%s",
+                   c->n > 0 ? "|" : "", key);
+    c->key[c->n++] = key;
+}
 
-        if (!is_flat(jv_value(it)) || strchr(jv_key(it), '|') != NULL ||
-            used + strlen(jv_key(it)) + 2 > len)
-            continue;
-        (void)snprintf(heads + used, len - used, "%s%s", n > 0 ? "|" : "",
-                       jv_key(it));
-        keys[n++] = jv_key(it);
+/* All members of all rows but objects, in the order in which they come. */
+static void
+find_columns(const struct jv *rows, struct columns *c)
+{
+    for (size_t i = 0; i < jv_size(rows); i++) {
+        const struct jv *row = jv_at(rows, i);
+
+        for (void *it = jv_first(row); it != NULL; it = jv_next(row, it))
+            if (!jv_is_object(jv_value(it)))
+                add_column(c, jv_key(it));
     }
-    return n;
 }
 
 static int
 print_table(FILE *to, const struct jv *rows, unsigned indent, struct err *err)
 {
-    const char *keys[TABLE_COLUMNS_MAX];
-    char heads[512];
-    size_t n = table_keys(jv_at(rows, 0), keys, heads, sizeof heads);
-    CLEANUP(table_freep) struct table *t = table_new(heads);
+    struct columns c = {.n = 0};
+    CLEANUP(table_freep) struct table *t = NULL;
 
+    find_columns(rows, &c);
+    if (c.n == 0)
+        return 0;
+    t = table_new(c.heads);
     for (size_t i = 0; i < jv_size(rows); i++)
-        for (size_t k = 0; k < n; k++) {
-            const struct jv *v = jv_get(jv_at(rows, i), keys[k]);
-            CLEANUP_FREE char *text = v != NULL ? value_text(v) : NULL;
+        for (size_t k = 0; k < c.n; k++) {
+            const struct jv *v = jv_get(jv_at(rows, i), c.key[k]);
+            CLEANUP_FREE char *text = NULL;
 
+            if (jv_is_array(v)) {
+                table_count(t, jv_size(v));
+                continue;
+            }
+            text = v != NULL ? value_text(jv_at(rows, i), c.key[k], v) : NULL;
             table_text(t, text);
         }
-    return n == 0 ? 0 : table_print(t, indent, to, err);
+    return table_print(t, indent, to, err);
 }
 
 static int print_value(FILE *to, const struct jv *v, unsigned indent,
                        const char *const *skip, struct err *err);
 
 static int
-print_scalar(FILE *to, const char *key, const struct jv *v, unsigned indent,
-             struct err *err)
+print_scalar(FILE *to, const struct jv *parent, const char *key,
+             const struct jv *v, unsigned indent, struct err *err)
 {
-    CLEANUP_FREE char *raw = value_text(v);
+    CLEANUP_FREE char *raw = value_text(parent, key, v);
     CLEANUP_FREE char *text = raw != NULL ? text_escape(raw) : NULL;
     CLEANUP_FREE char *label = text_escape(key);
 
@@ -167,13 +206,13 @@ print_scalar(FILE *to, const char *key, const struct jv *v, unsigned indent,
 }
 
 static int
-print_member(FILE *to, const char *key, const struct jv *v, unsigned indent,
-             struct err *err)
+print_member(FILE *to, const struct jv *parent, const char *key,
+             const struct jv *v, unsigned indent, struct err *err)
 {
     CLEANUP_FREE char *label = NULL;
 
     if (is_flat(v) || jv_size(v) == 0 || indent / 2 >= DEPTH_MAX)
-        return print_scalar(to, key, v, indent, err);
+        return print_scalar(to, parent, key, v, indent, err);
     label = text_escape(key);
     if (label == NULL)
         return err_set(err, ERR_SYSTEM, "out of memory for the output");
@@ -198,11 +237,11 @@ print_value(FILE *to, const struct jv *v, unsigned indent,
 {
     for (void *it = jv_first(v); it != NULL; it = jv_next(v, it))
         if (!skipped(skip, jv_key(it)) &&
-            print_member(to, jv_key(it), jv_value(it), indent, err) != 0)
+            print_member(to, v, jv_key(it), jv_value(it), indent, err) != 0)
             return -1;
     if (jv_is_array(v))
         for (size_t i = 0; i < jv_size(v); i++)
-            if (print_member(to, "-", jv_at(v, i), indent, err) != 0)
+            if (print_member(to, NULL, "-", jv_at(v, i), indent, err) != 0)
                 return -1;
     return 0;
 }
@@ -212,6 +251,6 @@ report_value(struct out *o, const struct jv *value, const char *const *skip,
              struct err *err)
 {
     if (is_flat(value))
-        return print_scalar(o->result, "", value, 0, err);
+        return print_scalar(o->result, NULL, "", value, 0, err);
     return print_value(o->result, value, 0, skip, err);
 }

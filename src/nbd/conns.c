@@ -1,11 +1,12 @@
 #include "conns.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <libnbd.h>
@@ -85,9 +86,20 @@ closed(const struct nbd_conns *cs, struct err *err)
                    cs->export_name);
 }
 
+/* Whether all that the peer said was read and it has hung up.  libnbd closes
+ * its descriptor before it says that something is wrong, and has one error for
+ * "hung up" and "makes no sense". */
+static bool
+peer_left(const struct nbd_conn *c)
+{
+    char byte;
+
+    return recv(c->peek_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 /* A state machine gave up: the peer went away, refused, or made no sense. */
 static int
-broken(const struct nbd_conns *cs, bool hung_up, struct err *err)
+broken(const struct nbd_conns *cs, const struct nbd_conn *c, struct err *err)
 {
     int sys = nbd_get_errno();
 
@@ -97,33 +109,24 @@ broken(const struct nbd_conns *cs, bool hung_up, struct err *err)
     if (sys == ENOMEM)
         return err_set(err, ERR_SYSTEM, "export '%s': %s", cs->export_name,
                        nbd_words());
-    if (hung_up || sys == ECONNRESET || sys == EPIPE)
+    if (sys == ECONNRESET || sys == EPIPE || peer_left(c))
         return closed(cs, err);
     return err_set(err, ERR_PROTOCOL, "export '%s': %s", cs->export_name,
                    nbd_words());
-}
-
-/* Whether the peer has gone and nothing that it said before is unread. */
-static bool
-hung_up(const struct pollfd *fd)
-{
-    int unread = 0;
-
-    return (fd->revents & (POLLHUP | POLLERR)) != 0 &&
-           (ioctl(fd->fd, FIONREAD, &unread) < 0 || unread == 0);
 }
 
 static int
 handle_events(struct nbd_conns *cs, const struct pollfd *fds, struct err *err)
 {
     for (unsigned i = 0; i < cs->n; i++) {
-        bool gone;
+        struct nbd_conn *c = &cs->v[i];
 
         if (fds[i].revents == 0)
             continue;
-        gone = hung_up(&fds[i]);
-        if (notify(&cs->v[i], &fds[i]) < 0)
-            return broken(cs, gone, err);
+        if (notify(c, &fds[i]) < 0)
+            return broken(cs, c, err);
+        if (nbd_aio_is_closed(c->h) != 0)
+            return closed(cs, err);
     }
     nbd_conns_begin(cs);
     return 0;
@@ -253,10 +256,15 @@ connect_one(struct nbd_conns *cs, struct nbd_conn *c, const char *context,
     fd = io_connect_unix(cs->socket, cs->timeout_ms, err);
     if (fd < 0)
         return -1;
+    c->peek_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (c->peek_fd < 0) {
+        (void)close(fd);
+        return err_set_errno(err, errno, "connect to '%s'", cs->socket);
+    }
     /* fd is now owned by c->h, also when this fails. */
     nbd_conns_begin(cs);
     if (nbd_aio_connect_socket(c->h, fd) < 0)
-        return broken(cs, false, err);
+        return broken(cs, c, err);
     while (nbd_aio_is_ready(c->h) == 0)
         if (nbd_conns_turn(cs, err) < 0)
             return err_wrap(err, "connection %u to '%s'", cs->n, cs->socket);
@@ -269,7 +277,7 @@ nbd_conns_add(struct nbd_conns *cs, const char *context, struct nbd_conn **ret,
 {
     struct nbd_conn *c = &cs->v[cs->n];
 
-    *c = (struct nbd_conn){.h = nbd_create()};
+    *c = (struct nbd_conn){.h = nbd_create(), .peek_fd = -1};
     if (c->h == NULL)
         return err_set(err, ERR_SYSTEM, "no memory for an NBD connection");
     cs->n++;
@@ -282,8 +290,11 @@ nbd_conns_add(struct nbd_conns *cs, const char *context, struct nbd_conn **ret,
 void
 nbd_conns_drop(struct nbd_conns *cs)
 {
-    for (unsigned i = 0; i < cs->n; i++)
+    for (unsigned i = 0; i < cs->n; i++) {
         nbd_close(cs->v[i].h);
+        if (cs->v[i].peek_fd >= 0)
+            (void)close(cs->v[i].peek_fd);
+    }
     cs->n = 0;
 }
 

@@ -3,6 +3,11 @@
  * libnbd's synchronous calls wait for ever, so nothing here calls one: each
  * handle's state machine is driven from one poll loop with one deadline, which
  * every byte that moves renews.
+ *
+ * Completion callbacks return 1, which makes libnbd free the command.  But when
+ * the connection dies while nbd_aio_*() hands a request over, the callback runs
+ * inside that call, and libnbd 1.14 reads the command after freeing it.  So they
+ * return 0 until the call has returned (`queued`); nbd_close() frees the rest.
  */
 #pragma once
 
@@ -20,6 +25,7 @@ struct nbd_handle;
 
 struct nbd_conn {
     struct nbd_handle *h;
+    int peek_fd;     /* of the same socket, see peer_left() */
     unsigned n_busy; /* reads under way */
     bool reads;      /* may be used for reads */
 };

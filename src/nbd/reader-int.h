@@ -34,6 +34,7 @@ enum slot_state {
 struct read_slot {
     enum slot_state state;
     struct nbd_conn *conn; /* while SENT */
+    bool queued;           /* see conns.h */
     uint8_t *buf;
     uint64_t off, end;
     nbd_read_fn done;

@@ -31,7 +31,7 @@ on_answer(void *arg, int *error)
         s->error = EPROTO;
     s->conn->n_busy--;
     s->state = SLOT_ANSWERED;
-    return 1; /* retires the command */
+    return s->queued; /* see conns.h */
 }
 
 static struct nbd_conn *
@@ -91,12 +91,15 @@ send_piece(struct nbd_reader *r, struct read_slot *s)
     s->conn = least_busy(r);
     s->conn->n_busy++;
     s->state = SLOT_SENT;
+    s->queued = false;
     if (nbd_aio_pread_structured(
             s->conn->h, buf, s->piece_len, s->piece_off,
             (nbd_chunk_callback){.callback = on_chunk, .user_data = s},
             (nbd_completion_callback){.callback = on_answer, .user_data = s},
-            0) >= 0)
+            0) >= 0) {
+        s->queued = true;
         return;
+    }
     s->conn->n_busy--;
     s->error = nbd_get_errno() != 0 ? nbd_get_errno() : ENOTCONN;
     finish(r, s);

@@ -23,6 +23,7 @@ struct query {
     /* The request under way. */
     uint64_t ask_end;
     unsigned n_answers;
+    bool queued; /* see conns.h */
     bool over;
     int error;      /* of the server */
     struct err err; /* of its extents */
@@ -50,7 +51,7 @@ on_end(void *arg, int *error)
 
     q->error = *error;
     q->over = true;
-    return 1; /* retires the command */
+    return q->queued; /* see conns.h */
 }
 
 static int
@@ -63,6 +64,7 @@ send_query(struct query *q, struct err *err)
     q->ask_end = ask_end;
     q->n_answers = 0;
     q->over = false;
+    q->queued = false;
     /* See invariant (1); a bitmap is not read through the node. */
     while (q->conn == q->r->alloc &&
            reader_overlaps(q->r, q->span.pos, ask_end))
@@ -72,7 +74,9 @@ send_query(struct query *q, struct err *err)
             q->conn->h, ask_end - q->span.pos, q->span.pos,
             (nbd_extent_callback){.callback = on_extents, .user_data = q},
             (nbd_completion_callback){.callback = on_end, .user_data = q},
-            0) < 0) {
+            0) >= 0) {
+        q->queued = true;
+    } else {
         q->over = true;
         q->error = nbd_get_errno() != 0 ? nbd_get_errno() : ENOTCONN;
     }

@@ -24,6 +24,7 @@ static const uint8_t zeroes[256 << 10];
 struct write_slot {
     struct nbd_writer *w;
     bool busy;
+    bool queued;      /* see conns.h */
     const char *what; /* for errors */
     uint64_t off, end;
     uint8_t *copy; /* kept for the next write */
@@ -55,7 +56,7 @@ on_end(void *arg, int *error)
                       s->what, s->off, strerror(*error));
     s->busy = false;
     w->n_busy--;
-    return 1; /* retires the command */
+    return s->queued; /* see conns.h */
 }
 
 /* The error of the connection says more than those of the writes it took with
@@ -120,6 +121,7 @@ start(struct write_slot *s, const char *what)
 {
     s->what = what;
     s->busy = true;
+    s->queued = false;
     s->w->n_busy++;
     return (nbd_completion_callback){.callback = on_end, .user_data = s};
 }
@@ -131,7 +133,8 @@ started(struct write_slot *s, int64_t cookie, struct err *err)
 {
     struct nbd_writer *w = s->w;
 
-    if (cookie >= 0)
+    s->queued = cookie >= 0;
+    if (s->queued)
         return 0;
     s->busy = false;
     w->n_busy--;

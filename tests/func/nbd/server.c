@@ -129,6 +129,7 @@ server_start(struct server *s, const char *const *argv)
     }
     for (size_t i = 0; i < n; i++)
         free(args[i]);
+    s->end_signal = SIGTERM; /* it may have files to remove */
     wait_listening(s);
 }
 
@@ -154,6 +155,7 @@ server_fork(struct server *s, void (*fn)(int listener, void *arg), void *arg)
         fn(fd, arg);
         _exit(0);
     }
+    s->end_signal = SIGKILL;
     (void)close(fd);
 }
 
@@ -173,8 +175,14 @@ server_nbdkit(struct server *s, const char *words)
 void
 server_signal(struct server *s, int sig)
 {
-    if (s->pid > 0)
-        (void)kill(s->pid, sig);
+    struct deadline until = deadline_in(PATIENCE_MS);
+
+    if (s->pid <= 0)
+        return;
+    (void)kill(s->pid, sig);
+    while (sig == SIGSTOP && waitpid(s->pid, NULL, WUNTRACED | WNOHANG) == 0 &&
+           deadline_left(until) > 0)
+        (void)poll(NULL, 0, 1);
 }
 
 void
@@ -195,7 +203,7 @@ server_wait_end(struct server *s)
 void
 server_stop(struct server *s)
 {
-    server_signal(s, SIGTERM);
+    server_signal(s, s->end_signal);
     server_signal(s, SIGCONT);
     server_wait_end(s);
     if (s->dir[0] != '\0') {

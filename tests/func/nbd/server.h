@@ -12,6 +12,7 @@
 
 struct server {
     pid_t pid;
+    int end_signal;
     char dir[64];
     char sock[96];
 };
@@ -33,7 +34,7 @@ void server_fork(struct server *s, void (*fn)(int listener, void *arg),
 /* nbdkit with these arguments (words split at blanks). */
 void server_nbdkit(struct server *s, const char *words);
 
-/* Signal it; wait_end also reaps it. */
+/* Signal it; after SIGSTOP all of its threads stand still.  wait_end reaps. */
 void server_signal(struct server *s, int sig);
 void server_wait_end(struct server *s);
 

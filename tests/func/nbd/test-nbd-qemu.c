@@ -67,27 +67,28 @@ check_extents(const struct nbd_extents *e, const struct nbd_extent *want,
     }
 }
 
+static const struct nbd_extent dirty[] = {
+    {0, M, false},
+    {M, 64 * K, true},
+    {M + 64 * K, 3 * M - 64 * K, false},
+    {4 * M, 192 * K, true},
+    {4 * M + 192 * K, 4 * M - 192 * K, false},
+    {8 * M, 64 * K, true},
+    {8 * M + 64 * K, 4 * M - 64 * K, false},
+    {12 * M, 128 * K, true},
+    {12 * M + 128 * K, 67043328 - 12 * M - 128 * K, false},
+    {67043328, 64 * K, true},
+};
+static const struct nbd_extent zero[] = {
+    {4 * M, 192 * K, true},
+    {4 * M + 192 * K, 4 * M - 192 * K, false},
+    {8 * M, 64 * K, true},
+};
+
 /* A zeroed range is a changed range: whoever drops it restores old data. */
 static void
 test_zeroed_and_discarded_ranges_are_dirty(void)
 {
-    static const struct nbd_extent dirty[] = {
-        {0, M, false},
-        {M, 64 * K, true},
-        {M + 64 * K, 3 * M - 64 * K, false},
-        {4 * M, 192 * K, true},
-        {4 * M + 192 * K, 4 * M - 192 * K, false},
-        {8 * M, 64 * K, true},
-        {8 * M + 64 * K, 4 * M - 64 * K, false},
-        {12 * M, 128 * K, true},
-        {12 * M + 128 * K, 67043328 - 12 * M - 128 * K, false},
-        {67043328, 64 * K, true},
-    };
-    static const struct nbd_extent zero[] = {
-        {4 * M, 192 * K, true},
-        {4 * M + 192 * K, 4 * M - 192 * K, false},
-        {8 * M, 64 * K, true},
-    };
     CLEANUP(nbd_extents_done) struct nbd_extents e = {0};
     struct server s = {0};
     struct nbd_reader_opts o;

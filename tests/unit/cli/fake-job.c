@@ -23,7 +23,7 @@
 
 #define POINT_ID "1f3a9c00112233445566778899aabbcc"
 #define DISK                                                             \
-    "{\"name\":\"vda\",\"format\":\"qcow2\",\"size\":21474836480,"       \
+    "{\"disk\":\"vda\",\"format\":\"qcow2\",\"size\":21474836480,"       \
     "\"tracking\":\"full\",\"reason\":\"new disk\",\"persistent\":true," \
     "\"read_bytes\":1610612736,\"dirty_bytes\":1610612736,"              \
     "\"new_bytes\":1073741824,\"stored_bytes\":536870912}"
@@ -183,7 +183,7 @@ job_restore(const struct job_restore_opts *o, const struct job_hooks *hooks,
         return -1;
     return give("{\"event\":\"restored\",\"machine\":\"web1\",\"point\":"
                 "\"" POINT_ID "\",\"to\":\"/r\",\"format\":\"qcow2\","
-                "\"config\":\"/r/machine.json\",\"warnings\":[],\"files\":["
+                "\"config\":\"/r/machine.json\",\"disks\":["
                 "{\"disk\":\"vda\",\"file\":\"/r/vda.qcow2\","
                 "\"size\":21474836480,\"written_bytes\":1073741824}]}",
                 ret_result, err);
@@ -247,9 +247,12 @@ job_doctor(const char *machine, const struct source_opts *opts,
 {
     if (fail(err) != 0)
         return -1;
-    return give("{\"machine\":\"web1\",\"qemu\":{\"version\":\"7.2.22\"},"
-                "\"rung\":\"snapshot\",\"features\":[\"a\",\"b\"],"
-                "\"disks\":[{\"name\":\"vda\",\"size\":1,\"iothread\":false,"
-                "\"info\":{}}],\"empty\":[],\"warnings\":[],\"refusal\":\"\"}",
+    return give("{\"machine\":\"web1\",\"qemu\":\"7.2.22\","
+                "\"capture\":\"snapshot\",\"features\":{\"a\":true},"
+                "\"disks\":[{\"disk\":\"vda\",\"size\":65536,"
+                "\"iothread\":false,\"bitmaps\":[{},{}],\"info\":{}},"
+                "{\"disk\":\"cd0\",\"skipped\":\"CD-ROM\"}],"
+                "\"agent\":{\"answers\":true},\"empty\":[],"
+                "\"warnings\":[]}",
                 ret_result, err);
 }

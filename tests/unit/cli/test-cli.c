@@ -200,6 +200,20 @@ test_backup_table(void)
     run_done(&r);
 }
 
+/* A disk that is not in the point is named, with the reason. */
+static void
+test_backup_names_what_it_left_out(void)
+{
+    struct run r = RUN_INIT;
+
+    run_line(&r, "backup qmp:/s --repo /r",
+             "FAKE_EVENTS=[{\"event\":\"plan\",\"disks\":[],\"skipped\":["
+             "{\"disk\":\"cd0\",\"why\":\"CD-ROM\"},{}]}]");
+    CHECK(r.status == 0);
+    CHECK(strstr(r.out, "\nnot taken: cd0 (CD-ROM)\n") != NULL);
+    run_done(&r);
+}
+
 static void
 test_other_tables(void)
 {
@@ -226,8 +240,10 @@ test_other_tables(void)
     run_done(&r);
     run_line(&r, "doctor qmp:/s", NULL);
     CHECK(strstr(r.out, "machine              web1\n") != NULL);
-    CHECK(strstr(r.out, "  name  size  iothread\n  vda   1     false\n") !=
-          NULL);
+    CHECK(strstr(r.out,
+                 "  disk  size      iothread  bitmaps  skipped\n"
+                 "  vda   64.0 KiB  false     2        -\n"
+                 "  cd0   -         -         -        CD-ROM\n") != NULL);
     CHECK(strstr(r.out, "warnings") == NULL);
     run_done(&r);
 }
@@ -279,7 +295,7 @@ test_json_of_every_command(void)
         {"backup qmp:/s --repo /r --json", "disks", "committed"},
         {"points --repo /r --json", "points", NULL},
         {"show w@x --repo /r --json", "config", NULL},
-        {"restore w@x --repo /r --to /t --json", "files", "restored"},
+        {"restore w@x --repo /r --to /t --json", "disks", "restored"},
         {"verify --repo /r --json", "problems", NULL},
         {"doctor qmp:/s --json", "disks", NULL},
     };
@@ -347,7 +363,7 @@ test_hostile_names(void)
          "FAKE_RESULT={\"machine\":\"w\\u001b[2J\",\"point\":\"a\\u001bb\","
          "\"consistency\":\"\\u0007\",\"note\":\"\\u009b31m\","
          "\"warnings\":[\"\\u001b]0;t\\u0007\",\"line\\ntidemark: fake\"],"
-         "\"disks\":[{\"name\":\"\\u001b[1m\\r\",\"tracking\":\"\\b\","
+         "\"disks\":[{\"disk\":\"\\u001b[1m\\r\",\"tracking\":\"\\b\","
          "\"reason\":\"\\u202edesrever\"}]}"},
         {"backup qmp:/s --repo /r",
          "FAKE_EVENTS=[{\"event\":\"warning\",\"message\":\"\\u001b[2J\"}]"},
@@ -361,7 +377,7 @@ test_hostile_names(void)
          "FAKE_RESULT={\"machine\":\"\\u001b[2J\",\"parent\":\"\\u001b\","
          "\"capture\":\"\\u001b\",\"time\":\"\\u001b\"}"},
         {"restore w@x --repo /r --to /t",
-         "FAKE_RESULT={\"files\":[{\"disk\":\"\\u001b\",\"file\":\"\\u009b"
+         "FAKE_RESULT={\"disks\":[{\"disk\":\"\\u001b\",\"file\":\"\\u009b"
          "\"}]}"},
         {"verify --repo /r",
          "FAKE_RESULT={\"problems\":[{\"object\":\"\\u001b\",\"disk\":"
@@ -370,7 +386,7 @@ test_hostile_names(void)
          "FAKE_RESULT={\"\\u001b[2J\":\"\\u001b\",\"o\":{\"\\u001b\":"
          "\"\\u0007\"},\"t\":[{\"\\u001b\":\"\\u001b\"}],\"l\":"
          "[\"\\u001b\"],\"e\":[],\"warnings\":[\"\\u001b\"],"
-         "\"refusal\":\"\\u001b\"}"},
+         "\"capture\":\"none\"}"},
         {"\033[2J", NULL},
         {"points \033[2J --repo /r", "FAKE_RESULT={}"},
     };
@@ -403,11 +419,11 @@ test_strange_results(void)
                                         "backup qmp:/s --repo /r --json"};
     static const char *const results[] = {
         "FAKE_RESULT={}",
-        "FAKE_RESULT={\"disks\":5,\"points\":{},\"files\":\"x\","
+        "FAKE_RESULT={\"disks\":5,\"points\":{},"
         "\"problems\":\"x\",\"warnings\":7}",
         "FAKE_RESULT={\"disks\":[1,null,{}],\"points\":[1,null,[]],"
-        "\"files\":[null,{}],\"problems\":[1,{}],\"warnings\":[1,{}]}",
-        "FAKE_RESULT={\"disks\":[{\"size\":-1,\"name\":{}}]}",
+        "\"problems\":[1,{}],\"warnings\":[1,{}]}",
+        "FAKE_RESULT={\"disks\":[{\"size\":-1,\"disk\":{}}]}",
         "FAKE_RESULT={\"a\":[[[[[[[[[[[[1]]]]]]]]]]]]}",
         "FAKE_RESULT={\"a\":[{\"b\":1},{\"c\":2}],\"d\":[{\"e\":{}}]}"};
 
@@ -463,6 +479,7 @@ main(int argc, char **argv)
         TEST(test_usage_errors),
         TEST(test_help_and_version),
         TEST(test_backup_table),
+        TEST(test_backup_names_what_it_left_out),
         TEST(test_other_tables),
         TEST(test_points_short_names_are_unique),
         TEST(test_json_of_every_command),

@@ -158,9 +158,12 @@ test_warning_status(void)
     CHECK(r.status == 1);
     run_done(&r);
     run_line(&r, "doctor qmp:/s",
-             "FAKE_RESULT={\"refusal\":\"needs QEMU 5.2\"}");
+             "FAKE_RESULT={\"capture\":\"none\","
+             "\"warnings\":[\"needs QEMU 5.2\"]}");
     CHECK(r.status == 5);
-    CHECK_STR(r.err, "tidemark: error: needs QEMU 5.2\n");
+    CHECK_STR(r.err, "tidemark: warning: needs QEMU 5.2\n"
+                     "tidemark: error: this machine cannot be backed up as it "
+                     "is\n");
     run_done(&r);
 }
 
@@ -169,8 +172,8 @@ test_damage(void)
 {
     static const char damage[] =
         "FAKE_RESULT={\"points\":1,\"chunks\":2,\"bytes\":3,\"problems\":[{"
-        "\"machine\":\"w\",\"point\":\"abcdef0123\",\"disk\":\"vda\","
-        "\"off\":65536,\"len\":65536,\"problem\":\"chunk is damaged\"},"
+        "\"machine\":\"w\",\"point\":\"w@abcdef\",\"disk\":\"vda\","
+        "\"offset\":65536,\"length\":65536,\"problem\":\"chunk is damaged\"},"
         "{\"object\":\"packs/1\",\"problem\":\"missing\"}]}";
     struct run r = RUN_INIT;
 

@@ -202,9 +202,10 @@ test_line(void)
         progress_update(&p, s * 1000, "read", s * 10 * MIB, 200 * MIB);
     CHECK_STR(progress_line(&p, 200, false, buf),
               "read   50 %  100.0 MiB of 200.0 MiB  10.0 MiB/s  0:10 left");
-    CHECK_STR(progress_line(&p, 75, true, buf),
-              "read  [######-------]   50 %  100.0 MiB of 200.0 MiB  10.0 MiB/s  "
-              "0:10 left");
+    CHECK_STR(
+        progress_line(&p, 75, true, buf),
+        "read  [######-------]   50 %  100.0 MiB of 200.0 MiB  10.0 MiB/s  "
+        "0:10 left");
     CHECK_STR(progress_line(&p, 40, true, buf),
               "read   50 %  100.0 MiB of 200.0 MiB");
     CHECK_STR(progress_line(&p, 12, true, buf), "read   50 %");
