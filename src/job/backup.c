@@ -52,6 +52,8 @@ open_both(struct backup *b, struct err *err)
         return -1;
     if (repo_open(b->opts->repo, NULL, &b->repo, err) < 0)
         return err_side(err, ERR_SIDE_REPO);
+    /* The machine's side only here: "cannot be reached" is said of no machine
+     * that was, whatever breaks later. */
     if (source_open(b->opts->machine, &b->opts->source, &b->source, err) < 0)
         return err_side(err, ERR_SIDE_MACHINE);
     return machine_name(b, err);
@@ -75,10 +77,8 @@ recover(struct backup *b, struct err *err)
 {
     CLEANUP_JV struct jv *done = NULL;
 
-    if (source_recover(b->source, &done, err) < 0) {
-        (void)err_side(err, ERR_SIDE_MACHINE);
+    if (source_recover(b->source, &done, err) < 0)
         return err_wrap(err, "clear away what an earlier run left");
-    }
     for (size_t i = 0; i < jv_size(done); i++)
         hooks_event(b->hooks, jv_build("{s:s, s:o}", "event", "recovered",
                                        "action", jv_ref(jv_at(done, i))));
@@ -115,10 +115,8 @@ note_gone(struct backup *b)
 static int
 choose(struct backup *b, struct err *err)
 {
-    if (source_rung(b->source) == RUNG_NONE) {
-        (void)err_set(err, ERR_UNSUPPORTED, "%s", source_refusal(b->source));
-        return err_side(err, ERR_SIDE_MACHINE);
-    }
+    if (source_rung(b->source) == RUNG_NONE)
+        return err_set(err, ERR_UNSUPPORTED, "%s", source_refusal(b->source));
     if (recover(b, err) < 0)
         return -1;
     if (plan_make(b->opts, b->source, &b->points, repo_id(b->repo),
@@ -139,7 +137,7 @@ store_config(struct backup *b, struct err *err)
     CLEANUP_FREE char *text = NULL;
 
     if (source_config(b->source, &config, err) < 0)
-        return err_side(err, ERR_SIDE_MACHINE);
+        return -1;
     text = jv_text(config, true);
     if (text == NULL)
         return err_set_errno(err, ENOMEM, "configuration of the machine");
@@ -229,7 +227,7 @@ take_instant(struct backup *b, struct err *err)
     }
     if (source_begin(b->source, repo_id(b->repo), want, b->plan.n, b->got,
                      &b->instant, err) < 0)
-        return err_side(err, ERR_SIDE_MACHINE);
+        return -1;
     b->taken = true;
     clock_text(b->instant.time_ns, time, sizeof time);
     hooks_event(b->hooks,
@@ -251,7 +249,7 @@ look_after(void *arg, uint64_t done, uint64_t total, struct err *err)
     hooks_progress(b->hooks, "read", done, total);
     if (source_watch(b->source, WATCH_MS, err) < 0) {
         b->watched = true;
-        return err_side(err, ERR_SIDE_MACHINE);
+        return -1;
     }
     return 0;
 }
@@ -263,12 +261,11 @@ find_cause(struct backup *b, struct err *err)
 {
     struct err cause = ERR_INIT;
 
-    if (b->watched || err->side != ERR_SIDE_MACHINE)
+    if (b->watched || err->side == ERR_SIDE_REPO || err->code == ERR_CANCELED)
         return;
     if (source_watch(b->source, LAST_WATCH_MS, &cause) < 0) {
         log_debug("before that: %s", err->msg);
         *err = cause;
-        (void)err_side(err, ERR_SIDE_MACHINE);
     }
 }
 

@@ -57,14 +57,12 @@ static int
 check_reads(struct lane *l, int r, struct err *err)
 {
     if (r < 0)
-        (void)err_wrap(err, "disk '%s'", l->disk->name);
-    else if (l->read_errno != 0)
-        (void)err_set_errno(err, l->read_errno,
-                            "disk '%s': read at offset %" PRIu64, l->disk->name,
-                            l->read_off);
-    else
-        return 0;
-    return err_side(err, ERR_SIDE_MACHINE);
+        return err_wrap(err, "disk '%s'", l->disk->name);
+    if (l->read_errno != 0)
+        return err_set_errno(err, l->read_errno,
+                             "disk '%s': read at offset %" PRIu64,
+                             l->disk->name, l->read_off);
+    return 0;
 }
 
 static int
@@ -305,11 +303,10 @@ open_export(struct lane *l, struct err *err)
         return stopped(err);
     if (nbd_reader_size(nbd) == l->disk->size)
         return 0;
-    (void)err_set(err, ERR_PROTOCOL,
-                  "disk '%s': export has %" PRIu64 " bytes, the disk has "
-                  "%" PRIu64,
-                  l->disk->name, nbd_reader_size(nbd), l->disk->size);
-    return err_side(err, ERR_SIDE_MACHINE);
+    return err_set(err, ERR_PROTOCOL,
+                   "disk '%s': export has %" PRIu64 " bytes, the disk has "
+                   "%" PRIu64,
+                   l->disk->name, nbd_reader_size(nbd), l->disk->size);
 }
 
 static int
