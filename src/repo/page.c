@@ -139,22 +139,3 @@ page_get_session(struct repo_session *s, const struct chunk_id *id, void *buf,
     return decode(s->repo, key, rec.offset, frame, rec.frame_len, id, buf, len,
                   err);
 }
-
-int
-repo_get_blob(struct repo *r, const struct chunk_id *id, uint64_t len,
-              uint8_t **ret, struct err *err)
-{
-    CLEANUP_FREE uint8_t *p = NULL;
-
-    if (len == 0 || len > REPO_BLOB_MAX)
-        return err_set(err, ERR_CORRUPT, "a blob of %llu bytes",
-                       (unsigned long long)len);
-    p = malloc((size_t)len);
-    if (p == NULL)
-        return err_set_errno(err, ENOMEM, "blob of %llu bytes",
-                             (unsigned long long)len);
-    if (page_get(r, id, p, (size_t)len, err) < 0)
-        return -1;
-    *ret = TAKE_PTR(p);
-    return 0;
-}
