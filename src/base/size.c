@@ -17,6 +17,9 @@ size_parse(const char *text, uint64_t *ret)
     if (*text < '0' || *text > '9')
         return -1;
     v = strtod(text, &end);
+    /* strtod() also takes "0x10", "1e3" and "infinity" */
+    if ((size_t)(end - text) != strspn(text, "0123456789."))
+        return -1;
     if (*end != '\0') {
         char c = *end >= 'a' && *end <= 'z' ? (char)(*end - 32) : *end;
 

@@ -23,3 +23,8 @@ int codec_compress(struct codec *c, const void *src, size_t len, void *dst,
  * is ERR_CORRUPT.  Never writes beyond raw_len. */
 int codec_decompress(struct codec *c, const void *src, size_t len, void *dst,
                      size_t raw_len, struct err *err);
+
+/* The length that one compressed piece says it decompresses to; more than `max`
+ * or none at all is ERR_CORRUPT. */
+int codec_content_len(const void *src, size_t len, size_t max, size_t *ret_len,
+                      struct err *err);

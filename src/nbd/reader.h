@@ -39,7 +39,10 @@ struct nbd_reader_opts {
  * not granted.  Options' strings are not kept. */
 int nbd_reader_open(const struct nbd_reader_opts *opts, struct nbd_reader **ret,
                     struct err *err);
-void nbd_reader_close(struct nbd_reader *r); /* NULL is fine; never blocks */
+
+/* NULL is fine.  Waits for half a second at most, so that a healthy server has
+ * seen us leave before an export is deleted. */
+void nbd_reader_close(struct nbd_reader *r);
 
 uint64_t nbd_reader_size(const struct nbd_reader *r); /* bytes */
 
@@ -55,22 +58,26 @@ struct nbd_extents {
 };
 void nbd_extents_done(struct nbd_extents *e);
 
-/* Replace `ret` by the extents of [off, off + len): dirty ones (needs the dirty
+/* On success replace `ret` by the extents of [off, off + len): dirty ones (needs the dirty
  * context; an unknown flag counts as dirty) or zero ones (an unknown flag
- * counts as not zero).  They cover the range exactly. */
+ * counts as not zero).  They cover the range exactly.  ERR_REMOTE and
+ * ERR_PROTOCOL leave a reader that still reads; other errors mean it is dead. */
 int nbd_reader_dirty(struct nbd_reader *r, uint64_t off, uint64_t len,
                      struct nbd_extents *ret, struct err *err);
 int nbd_reader_zero(struct nbd_reader *r, uint64_t off, uint64_t len,
                     struct nbd_extents *ret, struct err *err);
 
-/* Called once for every read that was started, from inside nbd_reader_read()
- * or nbd_reader_wait(): error 0 and the buffer is filled, or an errno value and
- * the buffer holds nothing of use. */
+/* Called once for every read that was started, from inside nbd_reader_read(),
+ * nbd_reader_wait() or, for what is left, nbd_reader_close(): error 0 and the
+ * buffer is filled, or an errno value and the buffer holds nothing of use.  It
+ * must not call the reader. */
 typedef void (*nbd_read_fn)(void *arg, int error);
 
 /* Start reading [off, off + len) into `buf`, which must stay until `done` was
- * called; waits for room when `in_flight` reads are under way.  len is at most
- * NBD_READ_MAX.  -1: the reader is dead and `done` will not be called. */
+ * called; waits for room when `in_flight` reads are under way, and for a read
+ * under way that overlaps (QEMU 7.0 to 9.1 aborts over two of those).  len is
+ * 1 to NBD_READ_MAX.  -1: the reader is dead, or the range is not on the disk
+ * (ERR_USAGE); `done` will not be called for this read. */
 #define NBD_READ_MAX (32u << 20)
 int nbd_reader_read(struct nbd_reader *r, void *buf, uint64_t off, size_t len,
                     nbd_read_fn done, void *arg, struct err *err);

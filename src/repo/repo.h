@@ -54,6 +54,13 @@ int repo_free_space(const struct repo *r, uint64_t *ret, struct err *err);
 
 /* -- points -----------------------------------------------------------------*/
 
+/* Blocks that a new bitmap is born with, whatever the guest writes: a bitmap
+ * that lacks one later was cleared, cut by a resize or replaced, and is not
+ * believed. */
+#define POINT_CANARIES 8
+#define POINT_CANARY_SIZE \
+    (64u << 10) /* bytes; block n begins at n times this */
+
 struct point_disk {
     char *name;    /* stable disk name */
     uint64_t size; /* bytes */
@@ -61,8 +68,10 @@ struct point_disk {
     struct chunk_id root; /* of the map; zero id: all zero */
     char *format;         /* of the source image: "qcow2", "raw" */
     /* Tracking that began at this point; generation NULL: none could begin. */
-    char *generation;      /* 32 hex digits, part of the bitmap's name */
-    bool persistent;       /* the bitmap survives a shutdown of QEMU */
+    char *generation; /* 32 hex digits, part of the bitmap's name */
+    bool persistent;  /* the bitmap survives a shutdown of QEMU */
+    uint64_t canaries[POINT_CANARIES]; /* block numbers */
+    size_t n_canaries;
     char *tracking;        /* how this point was read: "full", "incremental" */
     char *reason;          /* why full; "" for incremental */
     uint64_t read_bytes;   /* read from the machine */
@@ -105,8 +114,8 @@ int repo_points(struct repo *r, const char *machine, struct point_list *ret,
                 struct jv **ret_bad, struct err *err);
 
 /* Find "NAME", "NAME@latest", "NAME@latest~2", "NAME@2026-11-20T18:00" (newest
- * at or before, UTC; date alone or with minutes or seconds), "NAME@1f3a9c"
- * (4 or more digits of the id).  *ret is borrowed from `l`, which must hold
+ * at or before the end of the day, minute or second written, UTC),
+ * "NAME@1f3a9c" (4 or more digits of the id).  *ret is borrowed from `l`, which must hold
  * all points of the machine.  ERR_NOT_FOUND names what there is. */
 int point_find(const struct point_list *l, const char *spec,
                const struct point **ret, struct err *err);
@@ -226,10 +235,13 @@ void repo_fetch_free(struct repo_fetch *f);   /* NULL is fine */
 struct repo_verify_report {
     uint64_t points, pages, chunks, bytes; /* checked, each once */
     uint64_t bad_chunks, bad_pages;
-    struct jv *problems; /* array of {"object"| "point","disk","off","len",
-                            "problem"}; owned by the caller */
+    /* Array of {"object", "problem"}, {"point", "machine", "problem"} or
+     * {"point", "machine", "disk", "offset", "length", "problem"}, at most
+     * 10000 and a last one that says so; owned by the caller. */
+    struct jv *problems;
 };
 
+/* In bytes.  Calls come one at a time, but from any thread. */
 typedef void (*repo_progress_fn)(void *arg, uint64_t done, uint64_t total);
 
 /* Check every object that the points in `l` need: commit objects, index, maps,

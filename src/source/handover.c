@@ -71,6 +71,9 @@ name_disk(struct source *s, struct capture_disk *d, size_t i,
     (void)snprintf(d->scratch, NAME_MAX_LEN, PREFIX "%s-scr%u", run, no);
     (void)snprintf(d->file, NAME_MAX_LEN, PREFIX "%s-file%u", run, no);
     (void)snprintf(d->export_id, NAME_MAX_LEN, PREFIX "%s-exp%u", run, no);
+    (void)snprintf(d->paint, NAME_MAX_LEN, PREFIX "%s-pnt%u", run, no);
+    (void)snprintf(d->paint_bitmap, NAME_MAX_LEN, PREFIX "%s-paint", run);
+    (void)snprintf(d->paint_export, NAME_MAX_LEN, PREFIX "%s-pex%u", run, no);
     (void)snprintf(d->context, sizeof d->context, "qemu:dirty-bitmap:%s",
                    d->dirty);
     if (d->fresh == NULL || (want->base != NULL && d->base == NULL))
@@ -85,12 +88,13 @@ make_scratch_file(struct source *s, const char *dir, struct capture_disk *d,
 {
     CLEANUP_CLOSE int fd = -1;
     unsigned uid, gid;
+    int pid;
 
     if (asprintf(&d->path, "%s/%s", dir, disk_name(s, d)) < 0) {
         d->path = NULL;
         return err_set_errno(err, ENOMEM, "scratch file");
     }
-    qmp_peer(s->qmp, &uid, &gid, NULL);
+    qmp_peer(s->qmp, &uid, &gid, &pid);
     fd =
         open(d->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
@@ -153,9 +157,10 @@ make_scratch(struct source *s, struct err *err)
     struct statvfs vfs;
     const char *dir;
     unsigned uid, gid;
+    int pid;
     uint64_t avail;
 
-    qmp_peer(s->qmp, &uid, &gid, NULL);
+    qmp_peer(s->qmp, &uid, &gid, &pid);
     if (rundir_scratch(s->run, s->scratch, uid, gid, &dir, err) < 0)
         return -1;
     if (statvfs(dir, &vfs) < 0)
@@ -179,9 +184,10 @@ start_server(struct source *s, struct err *err)
 {
     struct capture *c = &s->cap;
     unsigned uid, gid;
+    int pid;
     const char *dir;
 
-    qmp_peer(s->qmp, &uid, &gid, NULL);
+    qmp_peer(s->qmp, &uid, &gid, &pid);
     if (rundir_sockets(s->run, uid, gid, &dir, err) < 0)
         return -1;
     if (asprintf(&c->socket, "%s/nbd.sock", dir) < 0) {
@@ -196,7 +202,7 @@ start_server(struct source *s, struct err *err)
                    err) < 0) {
         if (strstr(qmp_error_desc(s->qmp), "already running") != NULL) {
             err_clear(err);
-            return err_set(err, ERR_LOCKED,
+            return err_set(err, ERR_UNSUPPORTED,
                            "another program has started the NBD server of this "
                            "QEMU; end its export (see 'tidemark doctor') and "
                            "run again");
@@ -230,6 +236,12 @@ add_disk_actions(struct source *s, struct capture_disk *d, struct jv *list)
     if (d->persistent)
         r |= jv_set_bool(fresh, "persistent", true);
     r |= jv_add(list, qmp_action("block-dirty-bitmap-add", fresh));
+    if (d->painted)
+        r |= jv_add(list, qmp_action("block-dirty-bitmap-merge",
+                                     jv_build("{s:s, s:s, s:[{s:s, s:s}]}",
+                                              "node", node, "target", d->fresh,
+                                              "bitmaps", "node", d->paint,
+                                              "name", d->paint_bitmap)));
     backup = jv_build("{s:s, s:s, s:s, s:s, s:s, s:b}", "job-id", d->job,
                       "device", node, "target", d->scratch, "sync", "none",
                       "filter-node-name", d->filter, "auto-dismiss", 0);
@@ -392,9 +404,15 @@ prepare(struct source *s, const char *repo_id, const struct source_want *want,
         if (name_disk(s, &s->cap.v[i], i, &want[i], repo_id, err) < 0)
             return -1;
     s->dirty = true;
-    if (make_scratch(s, err) < 0)
+    if (make_scratch(s, err) < 0 || start_server(s, err) < 0)
         return -1;
-    return start_server(s, err);
+    for (size_t i = 0; i < n; i++)
+        if (want[i].n_canaries > 0 &&
+            paint_disk(s, &s->cap.v[i], want[i].canaries, want[i].n_canaries,
+                       err) < 0)
+            return err_wrap(err, "disk '%s': canaries",
+                            disk_name(s, &s->cap.v[i]));
+    return 0;
 }
 
 static int

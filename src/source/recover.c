@@ -200,6 +200,7 @@ end_all(struct source *s, const struct leftovers *l, struct jv *done,
     if (end_list(s, l->exports, qmp_export_end, "removed export", done, err) <
             0 ||
         end_nodes(s, l->nodes, "snap", done, err) < 0 ||
+        end_nodes(s, l->nodes, "pnt", done, err) < 0 ||
         end_list(s, l->jobs, qmp_job_end, "ended job", done, err) < 0 ||
         end_nodes(s, l->nodes, "scr", done, err) < 0 ||
         end_nodes(s, l->nodes, "file", done, err) < 0 ||

@@ -41,6 +41,12 @@ end_disk(struct source *s, struct capture_disk *d, struct err *first)
     if (s->rung == RUNG_OVERLAY)
         (void)qmp_node_end(s->qmp, d->file, END_TIMEOUT_MS, &e);
     keep(first, &e);
+    if (d->painted) {
+        (void)qmp_export_end(s->qmp, d->paint_export, END_TIMEOUT_MS, &e);
+        keep(first, &e);
+        (void)qmp_node_end(s->qmp, d->paint, END_TIMEOUT_MS, &e);
+        keep(first, &e);
+    }
     if (d->base != NULL)
         (void)qmp_bitmap_end(s->qmp, s->inv.disks[d->disk].node, d->dirty,
                              END_TIMEOUT_MS, &e);

@@ -150,11 +150,12 @@ take_lock(struct rundir *r, const char *qmp_path, struct err *err)
     if (r->lock_fd < 0)
         return err_set_errno(err, errno, "open lock file '%s'", path);
     if (flock(r->lock_fd, LOCK_EX | LOCK_NB) < 0) {
-        CLEANUP_JV struct jv *other = read_journal(r->lock_fd);
+        CLEANUP_JV struct jv *other = NULL;
         int64_t pid = 0;
 
         if (errno != EWOULDBLOCK)
             return err_set_errno(err, errno, "lock '%s'", path);
+        other = read_journal(r->lock_fd);
         (void)jv_get_int(other, "pid", &pid);
         return err_set(err, ERR_LOCKED,
                        "another run (pid %" PRId64

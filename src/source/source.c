@@ -171,7 +171,7 @@ look_identity(struct source *s, struct err *err)
     return 0;
 }
 
-/* The guard comes first of all: it forks. */
+/* Forks: no thread may exist yet. */
 static int
 start_guard(struct source *s, struct err *err)
 {
@@ -223,10 +223,11 @@ open_source(struct source *s, const char *machine, struct err *err)
     if (s->opts.hold_ms == 0)
         s->opts.hold_ms = HOLD_MS;
     if (!s->opts.look_only &&
-        (rundir_open(s->opts.run_dir, s->at.qmp, &s->run, err) < 0 ||
-         start_guard(s, err) < 0))
+        rundir_open(s->opts.run_dir, s->at.qmp, &s->run, err) < 0)
         return -1;
     if (qmp_connect(s->at.qmp, CONNECT_MS, &s->qmp, err) < 0)
+        return -1;
+    if (!s->opts.look_only && start_guard(s, err) < 0)
         return -1;
     qmp_on_event(s->qmp, capture_event, s);
     if (qmp_schema_load(s->qmp, &s->schema, err) < 0)

@@ -104,6 +104,10 @@ struct source_want {
     size_t disk;            /* index */
     const char *base;       /* generation of the base, or NULL for full */
     const char *generation; /* new, 32 hex digits */
+    /* Blocks of 64 KiB that the new bitmap is born with (canaries): one that
+     * lacks them later was cleared, cut or replaced by somebody. */
+    const uint64_t *canaries;
+    size_t n_canaries;
 };
 
 struct source_got {

@@ -45,6 +45,10 @@ struct capture_disk {
     char scratch[NAME_MAX_LEN]; /* node the old data goes to */
     char file[NAME_MAX_LEN];    /* overlay: file node below it */
     char export_id[NAME_MAX_LEN];
+    char paint[NAME_MAX_LEN]; /* null-co node that canaries are painted on */
+    char paint_bitmap[NAME_MAX_LEN];
+    char paint_export[NAME_MAX_LEN];
+    bool painted;
     char context[64];
     char *path; /* scratch file */
     bool persistent;
@@ -93,8 +97,9 @@ void capture_done(struct capture *c);
 /* Event handler of the QMP connection while a capture stands. */
 void capture_event(void *arg, const char *name, const struct jv *data);
 
-/* Temporary bitmaps of the capture. */
-int capture_end_bitmaps(struct source *s, struct err *err);
+/* Paint the canaries of one disk; the NBD server must run. */
+int paint_disk(struct source *s, struct capture_disk *d, const uint64_t *blocks,
+               size_t n, struct err *err);
 
 /* "tidemark-<16 digits of repo>-" */
 void bitmap_prefix(const char *repo_id, char out[BITMAP_NAME_MAX]);

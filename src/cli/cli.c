@@ -1,0 +1,288 @@
+#include "cli.h"
+
+#include <fcntl.h>
+#include <langinfo.h>
+#include <locale.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "cli_main.h"
+#include "err.h"
+#include "jv.h"
+#include "log.h"
+#include "signals.h"
+#include "text.h"
+
+static const struct command *const commands[] = {
+    &command_init,    &command_backup, &command_points, &command_show,
+    &command_restore, &command_verify, &command_doctor,
+};
+
+const struct command *const *
+cli_commands(size_t *ret_n)
+{
+    *ret_n = ARRAY_SIZE(commands);
+    return commands;
+}
+
+/* -- help -------------------------------------------------------------------*/
+
+static void
+print_help(FILE *to)
+{
+    (void)fputs("usage: tidemark COMMAND [ARGUMENTS] [OPTIONS]\n\n"
+                "Backs up running QEMU/KVM virtual machines: consistent,\n"
+                "incremental, deduplicated.\n\n",
+                to);
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+        (void)fprintf(to, "  %-10s%s\n", commands[i]->name,
+                      commands[i]->summary);
+    (void)fputs("\n  --version             print the version and stop\n"
+                "  -h, --help            print this; after a command, its "
+                "options\n\n"
+                "More: man tidemark\n",
+                to);
+}
+
+static void
+print_command_help(const struct command *cmd, FILE *to)
+{
+    (void)fprintf(to, "usage: tidemark %s", cmd->name);
+    if (cmd->operand != OPERAND_NONE)
+        (void)fprintf(to, cmd->operand == OPERAND_OPTIONAL ? " [%s]" : " %s",
+                      cmd->operand_name);
+    (void)fprintf(to, " [OPTIONS]\n\n%s\n\n", cmd->about);
+    opts_print(cmd->opts, to);
+    opts_print(opts_common, to);
+}
+
+/* -- finding the command ----------------------------------------------------*/
+
+#define WORD_MAX 32u /* longer words are nobody's typing error */
+
+/* Levenshtein distance of two short words. */
+static size_t
+distance(const char *a, const char *b)
+{
+    size_t la = strlen(a), lb = strlen(b), row[WORD_MAX + 1];
+
+    if (la > WORD_MAX || lb > WORD_MAX)
+        return WORD_MAX;
+    for (size_t j = 0; j <= lb; j++)
+        row[j] = j;
+    for (size_t i = 1; i <= la; i++) {
+        size_t diagonal = row[0];
+
+        row[0] = i;
+        for (size_t j = 1; j <= lb; j++) {
+            size_t best = diagonal + (a[i - 1] != b[j - 1]);
+
+            diagonal = row[j];
+            if (row[j] + 1 < best)
+                best = row[j] + 1;
+            if (row[j - 1] + 1 < best)
+                best = row[j - 1] + 1;
+            row[j] = best;
+        }
+    }
+    return row[lb];
+}
+
+static const struct command *
+find_command(const char *word, struct err *err)
+{
+    const struct command *near = NULL;
+    size_t best = strlen(word) / 2 + 1; /* further away is no likeness */
+
+    if (best > 3)
+        best = 3;
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+        size_t d = distance(word, commands[i]->name);
+
+        if (d == 0)
+            return commands[i];
+        if (d < best || (d == best && near == NULL)) {
+            best = d;
+            near = commands[i];
+        }
+    }
+    if (near != NULL)
+        (void)err_set(err, ERR_USAGE,
+                      "unknown command '%s'; did you mean '%s'?", word,
+                      near->name);
+    else
+        (void)err_set(err, ERR_USAGE,
+                      "unknown command '%s'; see 'tidemark --help'", word);
+    return NULL;
+}
+
+/* -- running it -------------------------------------------------------------*/
+
+static void
+on_progress(void *arg, const char *phase, uint64_t done, uint64_t total)
+{
+    struct cli *c = arg;
+
+    meter_update(&c->out.meter, phase, done, total);
+}
+
+static void
+on_event(void *arg, const struct jv *event)
+{
+    struct cli *c = arg;
+    const char *kind = jv_get_str(event, "event");
+    const char *message = jv_get_str(event, "message");
+
+    if (kind != NULL && strcmp(kind, "warning") == 0 && message != NULL)
+        out_warning(&c->out, message);
+    if (kind != NULL && strcmp(kind, "note") == 0 && message != NULL)
+        log_debug("%s", message);
+    if (kind != NULL && strcmp(kind, "plan") == 0) {
+        jv_free(c->plan);
+        c->plan = jv_ref(event);
+    }
+    if (c->out.json && c->command->events)
+        (void)out_json(&c->out, event, NULL);
+}
+
+/* The error of a command line that is wrong, with the way to its help. */
+static int
+parse(struct cli *c, int argc, char **argv, struct err *err)
+{
+    const struct command *cmd = c->command;
+
+    if (opts_parse(cmd->opts, argc, argv, &c->o, err) != 0)
+        return err_wrap(err, "%s", cmd->name);
+    if (c->o.help)
+        return 0;
+    if (cmd->operand == OPERAND_NONE && c->o.operand != NULL)
+        return err_set(err, ERR_USAGE, "%s: takes no argument, but got '%s'",
+                       cmd->name, c->o.operand);
+    if (cmd->operand == OPERAND_REQUIRED &&
+        (c->o.operand == NULL || *c->o.operand == '\0'))
+        return err_set(err, ERR_USAGE,
+                       "%s: %s is missing; see 'tidemark %s --help'", cmd->name,
+                       cmd->operand_name, cmd->name);
+    return 0;
+}
+
+static int
+run_command(struct cli *c, int argc, char **argv, struct err *err)
+{
+    int status;
+
+    if (parse(c, argc, argv, err) != 0)
+        return -1;
+    if (c->o.help) {
+        print_command_help(c->command, c->out.result);
+        return EXIT_DONE;
+    }
+    c->out.json = c->o.json;
+    c->out.quiet = c->o.quiet;
+    out_progress(&c->out, c->o.debug, c->command->events);
+    if (c->o.debug)
+        log_to(out_trace, &c->out);
+    c->hooks = (struct job_hooks){
+        .progress = on_progress, .event = on_event, .arg = c};
+    if (c->command->signals)
+        c->hooks.cancel = signals_catch();
+    status = c->command->run(c, err);
+    log_to(NULL, NULL);
+    return status;
+}
+
+static int
+run(struct cli *c, int argc, char **argv, struct err *err)
+{
+    const char *word = argc > 1 ? argv[1] : NULL;
+
+    if (word == NULL) {
+        print_help(c->out.notes);
+        return EXIT_USAGE;
+    }
+    if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
+        print_help(c->out.result);
+        return EXIT_DONE;
+    }
+    if (strcmp(word, "--version") == 0) {
+        (void)fprintf(c->out.result, "tidemark %s\n", TIDEMARK_VERSION);
+        return EXIT_DONE;
+    }
+    if (*word == '-')
+        return err_set(err, ERR_USAGE,
+                       "unknown option '%s': options go after the command; "
+                       "see 'tidemark --help'",
+                       word);
+    c->command = find_command(word, err);
+    if (c->command == NULL)
+        return -1;
+    return run_command(c, argc - 1, argv + 1, err);
+}
+
+/* A file that a job opens must never get number 0, 1 or 2, or what is printed
+ * would go into it.  Standard output that was closed stays unwritable, so that
+ * the loss of the result is noticed. */
+static void
+reserve_standard_files(void)
+{
+    static const int flags[] = {O_RDONLY, O_RDONLY, O_RDWR};
+
+    for (int fd = 0; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0)
+            (void)open("/dev/null", flags[fd]);
+}
+
+/* Also for errors that come up before the options are understood. */
+static bool
+wants_json(int argc, char **argv)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+        if (strcmp(argv[i], "--json") == 0)
+            return true;
+    return false;
+}
+
+/* A result that nobody got is no success.  The message of a backup says that
+ * the point exists all the same. */
+static int
+finish(struct cli *c, int status)
+{
+    struct err err = ERR_INIT;
+
+    meter_clear(&c->out.meter);
+    if (out_flush(&c->out, &err) == 0)
+        return status;
+    if (status != EXIT_DONE && status != EXIT_WARNING)
+        return status;
+    if (c->command == &command_backup)
+        (void)err_wrap(&err, "the point is committed");
+    out_complain(&c->out, err.msg);
+    return EXIT_FAILED;
+}
+
+int
+cli_main(int argc, char **argv)
+{
+    struct cli c = {.o = OPTS_INIT};
+    struct err err = ERR_INIT;
+    int status;
+
+    reserve_standard_files();
+    (void)umask(077); /* what a disk holds is nobody else's business */
+    signals_ignore_pipe();
+    (void)setlocale(LC_CTYPE, "");
+    text_utf8(strcmp(nl_langinfo(CODESET), "UTF-8") == 0);
+    out_init(&c.out);
+    c.out.json = wants_json(argc, argv);
+    status = run(&c, argc, argv, &err);
+    if (status < 0) {
+        status = exit_status_of(c.command ? c.command->id : CMD_NONE, &err);
+        out_error(&c.out, &err, status);
+    }
+    status = finish(&c, status);
+    jv_free(c.plan);
+    out_done(&c.out);
+    return status;
+}

@@ -1,0 +1,94 @@
+/* cli/cli.h - the commands, and what they share.
+ *
+ * A command reads its options, fills a struct job_X_opts, calls job_X(), and
+ * prints the result.  It returns an exit status, or -1 with an error that
+ * cli_main() prints and turns into a status (exitcode.h).
+ */
+#pragma once
+
+#include <limits.h>
+#include <stdbool.h>
+
+#include "exitcode.h"
+#include "job.h"
+#include "opts.h"
+#include "out.h"
+
+struct cli;
+struct err;
+struct jv;
+
+enum operand { OPERAND_NONE, OPERAND_OPTIONAL, OPERAND_REQUIRED };
+
+struct command {
+    enum command_id id;
+    const char *name;
+    const char *operand_name; /* "MACHINE" */
+    enum operand operand;
+    const char *summary; /* one line, for the list of commands */
+    const char *about;   /* a few lines for --help */
+    const struct opt *opts;
+    bool events;  /* --json also prints events as they happen */
+    bool signals; /* catches signals and cleans up */
+    int (*run)(struct cli *c, struct err *err);
+};
+
+extern const struct command command_init;
+extern const struct command command_backup;
+extern const struct command command_points;
+extern const struct command command_show;
+extern const struct command command_restore;
+extern const struct command command_verify;
+extern const struct command command_doctor;
+
+struct cli {
+    const struct command *command;
+    struct opts o;
+    struct out out;
+    struct job_hooks hooks;
+    struct jv *plan; /* the job's "plan" event, or NULL; owned */
+    char run_dir[PATH_MAX];
+};
+
+/* All commands in the order of --help. */
+const struct command *const *cli_commands(size_t *ret_n);
+
+/* -- shared by commands: cli.c ----------------------------------------------*/
+
+/* --repo or TIDEMARK_REPO; a usage error that names both when neither is. */
+int cli_repo(struct cli *c, const char **ret, struct err *err);
+
+/* How to look at a machine: run and scratch directories. */
+int cli_source(struct cli *c, struct source_opts *ret, struct err *err);
+
+/* Done: EXIT_WARNING when anything was warned of. */
+int cli_status(const struct cli *c);
+
+/* Mark and print the result object of a job that reports events. */
+int cli_event_result(struct cli *c, struct jv *result, const char *event,
+                     struct err *err);
+
+/* NULL for an empty list, else its words. */
+const char *const *cli_list(const struct opt_list *l);
+
+/* -- shared by commands: report.c -------------------------------------------*/
+
+/* "web1@1f3a9c": machine and the first `digits` of the point's id. */
+#define POINT_REF_DIGITS 6
+void point_ref(const struct jv *point, unsigned digits, char *buf, size_t len);
+
+/* "file system consistent, frozen 45 ms", "crash consistent (no agent)". */
+void point_consistency(const struct jv *point, char *buf, size_t len);
+
+/* Table of a point's disks: tracking, read, new, stored. */
+int report_disks(struct out *o, const struct jv *disks, struct err *err);
+
+/* Any value for people: scalars as "key  value", arrays of flat objects as
+ * tables, the rest indented.  `skip`: NULL-terminated keys left out at the top. */
+int report_value(struct out *o, const struct jv *value, const char *const *skip,
+                 struct err *err);
+
+/* "text" of a member, `otherwise` when it is missing or no string. */
+const char *report_str(const struct jv *o, const char *key,
+                       const char *otherwise);
+uint64_t report_uint(const struct jv *o, const char *key);

@@ -1,0 +1,116 @@
+#include <string.h>
+
+#include "cleanup.h"
+#include "cli.h"
+#include "err.h"
+#include "jv.h"
+
+static const struct opt opts[] = {
+    OPT(repo, 0, "DIR", opt_set_text, "repository (TIDEMARK_REPO)"),
+    OPT(name, 0, "NAME", opt_set_text, "name of the machine (QEMU's -name)"),
+    OPT(full, 0, NULL, opt_set_flag,
+        "read everything; what is known is still not stored\nagain"),
+    OPT_NAMED("disk", disks, "DISK", opt_set_list,
+              "only this disk; may be repeated"),
+    OPT(exclude, 0, "DISK", opt_set_list,
+        "all disks but this; may be repeated"),
+    OPT(quiesce, 0, "HOW", opt_set_quiesce,
+        "freeze the guest's file systems: auto, require or\noff (auto)"),
+    OPT(scratch, 0, "DIR", opt_set_text,
+        "for old data while the backup runs\n(TIDEMARK_SCRATCH, /var/tmp)"),
+    OPT(compress, 0, "LEVEL", opt_set_compress, "zstd level 0 to 19 (1)"),
+    OPT(paranoid, 0, NULL, opt_set_flag,
+        "decode and compare every chunk before it is trusted"),
+    OPT(threads, 0, "N", opt_set_threads, "worker threads (one per CPU)"),
+    OPT_END,
+};
+
+/* "name" both wanted and excluded: one of them is a typing error. */
+static int
+check_lists(const struct opts *o, struct err *err)
+{
+    for (size_t i = 0; i < o->disks.n; i++)
+        for (size_t j = 0; j < o->exclude.n; j++)
+            if (strcmp(o->disks.v[i], o->exclude.v[j]) == 0)
+                return err_set(err, ERR_USAGE,
+                               "backup: disk '%s' is both wanted and excluded",
+                               o->disks.v[i]);
+    return 0;
+}
+
+/* What a person might believe to be in the point. */
+static void
+report_skipped(struct cli *c)
+{
+    const struct jv *skipped = jv_get(c->plan, "skipped");
+
+    for (size_t i = 0; i < jv_size(skipped); i++) {
+        const struct jv *d = jv_at(skipped, i);
+
+        if (jv_get_str(d, "disk") != NULL)
+            out_line(&c->out, "not taken: %s (%s)", jv_get_str(d, "disk"),
+                     report_str(d, "why", "?"));
+    }
+}
+
+static int
+report(struct cli *c, const struct jv *point, struct err *err)
+{
+    char ref[128], consistency[384];
+
+    if (c->out.quiet)
+        return 0;
+    point_ref(point, POINT_REF_DIGITS, ref, sizeof ref);
+    point_consistency(point, consistency, sizeof consistency);
+    if (report_disks(&c->out, jv_get(point, "disks"), err) != 0)
+        return -1;
+    report_skipped(c);
+    out_line(&c->out, "point %s committed, %s", ref, consistency);
+    return 0;
+}
+
+static int
+run(struct cli *c, struct err *err)
+{
+    CLEANUP_JV struct jv *result = NULL;
+    struct job_backup_opts o = {.machine = c->o.operand,
+                                .name = c->o.name,
+                                .full = c->o.full,
+                                .disks = cli_list(&c->o.disks),
+                                .exclude = cli_list(&c->o.exclude),
+                                .zstd_level = c->o.compress,
+                                .paranoid = c->o.paranoid,
+                                .threads = c->o.threads};
+    struct err shown = ERR_INIT;
+    int ret;
+
+    if (check_lists(&c->o, err) != 0 || cli_repo(c, &o.repo, err) != 0 ||
+        cli_source(c, &o.source, err) != 0)
+        return -1;
+    if (job_backup(&o, &c->hooks, &result, err) != 0)
+        return -1;
+    meter_clear(&c->out.meter);
+    out_warnings(&c->out, jv_get(result, "warnings"));
+    ret = c->out.json ? cli_event_result(c, result, "committed", &shown)
+                      : report(c, result, &shown);
+    /* Whatever happens to the report: the point exists. */
+    if (ret != 0)
+        out_warning(&c->out, shown.msg);
+    return cli_status(c);
+}
+
+const struct command command_backup = {
+    .id = CMD_BACKUP,
+    .name = "backup",
+    .operand_name = "MACHINE",
+    .operand = OPERAND_REQUIRED,
+    .summary = "take a point of a running machine",
+    .about = "Takes a recovery point of MACHINE and commits it to the "
+             "repository.\n"
+             "MACHINE is qmp:/path.sock or "
+             "qmp:/path.sock,agent=/path.sock.",
+    .opts = opts,
+    .events = true,
+    .signals = true,
+    .run = run,
+};

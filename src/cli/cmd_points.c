@@ -1,0 +1,113 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "cli.h"
+#include "err.h"
+#include "jv.h"
+#include "table.h"
+
+static const struct opt opts[] = {
+    OPT(repo, 0, "DIR", opt_set_text, "repository (TIDEMARK_REPO)"),
+    OPT_END,
+};
+
+static int
+compare(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Digits with which every point of the list has a name of its own. */
+static unsigned
+digits_needed(const struct jv *points)
+{
+    size_t n = jv_size(points);
+    CLEANUP_FREE const char **ids = calloc(n + 1, sizeof *ids);
+    unsigned need = POINT_REF_DIGITS;
+
+    if (ids == NULL)
+        return need;
+    for (size_t i = 0; i < n; i++)
+        ids[i] = report_str(jv_at(points, i), "point", "");
+    qsort(ids, n, sizeof *ids, compare);
+    for (size_t i = 1; i < n; i++) {
+        unsigned same = 0;
+
+        while (ids[i][same] != '\0' && ids[i][same] == ids[i - 1][same])
+            same++;
+        if (same + 1 > need && ids[i][same] != '\0')
+            need = same + 1;
+    }
+    return need;
+}
+
+static void
+add_row(struct table *t, const struct jv *p, unsigned digits)
+{
+    const struct jv *disks = jv_get(p, "disks");
+    uint64_t size = 0, fresh = 0, stored = 0;
+    const char *consistency = report_str(p, "consistency", "?");
+    char ref[256];
+
+    for (size_t i = 0; i < jv_size(disks); i++) {
+        size += report_uint(jv_at(disks, i), "size");
+        fresh += report_uint(jv_at(disks, i), "new_bytes");
+        stored += report_uint(jv_at(disks, i), "stored_bytes");
+    }
+    point_ref(p, digits, ref, sizeof ref);
+    table_text(t, ref);
+    table_text(t, report_str(p, "time", NULL));
+    table_text(t, strcmp(consistency, "filesystem") == 0 ? "file system"
+                                                         : consistency);
+    table_count(t, jv_size(disks));
+    table_size(t, size);
+    table_size(t, fresh);
+    table_size(t, stored);
+}
+
+static int
+report(struct cli *c, const struct jv *points, struct err *err)
+{
+    CLEANUP(table_freep)
+    struct table *t =
+        table_new("POINT|TAKEN|CONSISTENT|>DISKS|>SIZE|>NEW|>STORED");
+    unsigned digits = digits_needed(points);
+
+    for (size_t i = 0; i < jv_size(points); i++)
+        add_row(t, jv_at(points, i), digits);
+    if (table_rows(t) > 0)
+        return table_print(t, 0, c->out.result, err);
+    if (!c->out.quiet)
+        out_line(&c->out, c->o.operand ? "no points of '%s'" : "no points%s",
+                 c->o.operand ? c->o.operand : "");
+    return 0;
+}
+
+static int
+run(struct cli *c, struct err *err)
+{
+    CLEANUP_JV struct jv *result = NULL;
+    const char *repo;
+    int ret;
+
+    if (cli_repo(c, &repo, err) != 0 ||
+        job_points(repo, c->o.operand, &result, err) != 0)
+        return -1;
+    out_warnings(&c->out, jv_get(result, "problems"));
+    ret = c->out.json ? out_json(&c->out, result, err)
+                      : report(c, jv_get(result, "points"), err);
+    return ret != 0 ? -1 : cli_status(c);
+}
+
+const struct command command_points = {
+    .id = CMD_POINTS,
+    .name = "points",
+    .operand_name = "NAME",
+    .operand = OPERAND_OPTIONAL,
+    .summary = "list the points in a repository",
+    .about = "Lists the points of all machines, or of the machine NAME, "
+             "oldest first.",
+    .opts = opts,
+    .run = run,
+};

@@ -1,0 +1,416 @@
+/* job/backup.c - a backup from the first look to the settled bitmaps.
+ *
+ * Everything slow comes before the instant, everything that can be lost comes
+ * after the commit.  Whatever fails in between, the old bitmaps have gone on
+ * recording and the next run is incremental.
+ */
+#include "job.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backup.h"
+#include "canary.h"
+#include "cleanup.h"
+#include "clock.h"
+#include "common.h"
+#include "copy.h"
+#include "err.h"
+#include "jv.h"
+#include "log.h"
+#include "plan.h"
+#include "pool.h"
+#include "repo.h"
+#include "source.h"
+
+#define CONFIG_MAX (16u << 20) /* repo_put_blob() */
+#define THREADS_MAX 256
+#define WATCH_MS 2        /* the pipeline waits between two looks */
+#define LAST_WATCH_MS 500 /* after a failed read: did QEMU say why? */
+
+/* -- before the instant -----------------------------------------------------*/
+
+static int
+machine_name(struct backup *b, struct err *err)
+{
+    b->machine = b->opts->name != NULL ? b->opts->name : source_name(b->source);
+    if (b->machine == NULL)
+        return err_set(err, ERR_USAGE,
+                       "machine '%s' has no name of its own: give one with "
+                       "--name",
+                       b->opts->machine);
+    return name_check_machine(b->machine, err);
+}
+
+/* The source forks its guard, so it is opened while there are no threads. */
+static int
+open_both(struct backup *b, struct err *err)
+{
+    if (b->opts->name != NULL && name_check_machine(b->opts->name, err) < 0)
+        return -1;
+    if (repo_open(b->opts->repo, NULL, &b->repo, err) < 0)
+        return err_side(err, ERR_SIDE_REPO);
+    /* The machine's side only here: "cannot be reached" is said of no machine
+     * that was, whatever breaks later. */
+    if (source_open(b->opts->machine, &b->opts->source, &b->source, err) < 0)
+        return err_side(err, ERR_SIDE_MACHINE);
+    return machine_name(b, err);
+}
+
+static int
+list_points(struct backup *b, struct err *err)
+{
+    CLEANUP_JV struct jv *bad = NULL;
+
+    if (repo_points(b->repo, b->machine, &b->points, &bad, err) < 0)
+        return err_side(err, ERR_SIDE_REPO);
+    for (size_t i = 0; i < jv_size(bad); i++)
+        backup_warn(b, "%s; run verify", jv_str(jv_at(bad, i)));
+    return 0;
+}
+
+/* What a dead run left is cleared away before anything is judged by it. */
+static int
+recover(struct backup *b, struct err *err)
+{
+    CLEANUP_JV struct jv *done = NULL;
+
+    if (source_recover(b->source, &done, err) < 0)
+        return err_wrap(err, "clear away what an earlier run left");
+    for (size_t i = 0; i < jv_size(done); i++)
+        hooks_event(b->hooks, jv_build("{s:s, s:o}", "event", "recovered",
+                                       "action", jv_ref(jv_at(done, i))));
+    if (jv_size(done) > 0)
+        hooks_note(b->hooks,
+                   "an earlier run did not end: cleared away what it left "
+                   "(%zu actions)",
+                   jv_size(done));
+    return 0;
+}
+
+/* A disk that was there the last time and is not now is worth a line. */
+static void
+note_gone(struct backup *b)
+{
+    const struct point *last;
+
+    if (b->points.n == 0)
+        return;
+    last = b->points.v[b->points.n - 1];
+    for (size_t i = 0; i < last->n_disks; i++) {
+        size_t k = 0;
+
+        while (k < b->plan.n &&
+               strcmp(b->plan.v[k].disk->name, last->disks[i].name) != 0)
+            k++;
+        if (k == b->plan.n)
+            hooks_note(b->hooks,
+                       "disk '%s' of the previous point is not in this one",
+                       last->disks[i].name);
+    }
+}
+
+static int
+choose(struct backup *b, struct err *err)
+{
+    if (source_rung(b->source) == RUNG_NONE)
+        return err_set(err, ERR_UNSUPPORTED, "%s", source_refusal(b->source));
+    if (recover(b, err) < 0)
+        return -1;
+    if (plan_make(b->opts, b->source, &b->points, repo_id(b->repo),
+                  repo_chunk_size(b->repo), &b->plan, err) < 0)
+        return -1;
+    b->copy = calloc(b->plan.n, sizeof *b->copy);
+    b->got = calloc(b->plan.n, sizeof *b->got);
+    if (b->copy == NULL || b->got == NULL)
+        return err_set_errno(err, ENOMEM, "backup of %zu disks", b->plan.n);
+    note_gone(b);
+    return 0;
+}
+
+static int
+store_config(struct backup *b, struct err *err)
+{
+    CLEANUP_JV struct jv *config = NULL;
+    CLEANUP_FREE char *text = NULL;
+
+    if (source_config(b->source, &config, err) < 0)
+        return -1;
+    text = jv_text(config, true);
+    if (text == NULL)
+        return err_set_errno(err, ENOMEM, "configuration of the machine");
+    b->point->config_len = strlen(text);
+    if (b->point->config_len > CONFIG_MAX)
+        return err_set(err, ERR_FORMAT,
+                       "the machine's configuration has %" PRIu64 " bytes, "
+                       "more than %u",
+                       b->point->config_len, CONFIG_MAX);
+    if (repo_put_blob(b->session, text, b->point->config_len, &b->point->config,
+                      err) < 0)
+        return err_side(err, ERR_SIDE_REPO);
+    return 0;
+}
+
+/* Maps of one disk: to write, and the base's to compare with.  A base map that
+ * cannot be read costs a full read, never the backup. */
+static int
+open_maps(struct backup *b, size_t i, struct err *err)
+{
+    static const struct chunk_id zero;
+    struct plan_disk *p = &b->plan.v[i];
+    struct copy_disk *d = &b->copy[i];
+    const uint32_t chunk_size = repo_chunk_size(b->repo);
+    struct err why = ERR_INIT;
+    struct chunk_id id;
+
+    d->name = p->disk->name;
+    d->size = p->disk->size;
+    if (p->older != NULL &&
+        (map_reader_new(b->repo, d->size, chunk_size, &p->older->root, &d->base,
+                        &why) < 0 ||
+         (d->size > 0 && map_reader_get(d->base, 0, &id, &why) < 0))) {
+        backup_warn(b, "disk '%s': map of an earlier point: %s; run verify",
+                    d->name, why.msg);
+        map_reader_free(TAKE_PTR(d->base));
+        plan_base_damaged(p);
+    }
+    if (map_writer_new(b->session, d->size, chunk_size,
+                       p->base != NULL ? &p->base->root : &zero, &d->map,
+                       err) < 0)
+        return err_side(err, ERR_SIDE_REPO);
+    return 0;
+}
+
+static int
+prepare(struct backup *b, struct err *err)
+{
+    const struct repo_session_opts opts = {.n_workers = b->threads,
+                                           .zstd_level = b->opts->zstd_level,
+                                           .paranoid = b->opts->paranoid};
+
+    b->point = point_new();
+    if (b->point == NULL)
+        return err_set_errno(err, ENOMEM, "new point");
+    if (repo_session_begin(b->repo, &opts, &b->session, err) < 0)
+        return err_side(err, ERR_SIDE_REPO);
+    if (store_config(b, err) < 0)
+        return -1;
+    for (size_t i = 0; i < b->plan.n; i++)
+        if (open_maps(b, i, err) < 0)
+            return err_wrap(err, "disk '%s'", b->plan.v[i].disk->name);
+    hooks_event(b->hooks, plan_event(&b->plan, b->source));
+    return 0;
+}
+
+/* -- the instant and the copy -----------------------------------------------*/
+
+static int
+take_instant(struct backup *b, struct err *err)
+{
+    CLEANUP_FREE struct source_want *want = calloc(b->plan.n, sizeof *want);
+    char time[CLOCK_TEXT_MAX];
+
+    if (want == NULL)
+        return err_set_errno(err, ENOMEM, "capture of %zu disks", b->plan.n);
+    if (hooks_canceled(b->hooks))
+        return err_set(err, ERR_CANCELED, "canceled");
+    for (size_t i = 0; i < b->plan.n; i++) {
+        const struct plan_disk *p = &b->plan.v[i];
+
+        want[i].disk = p->source;
+        want[i].base = p->base != NULL ? p->base->generation : NULL;
+        want[i].generation = p->generation;
+        want[i].canaries = p->canaries;
+        want[i].n_canaries = p->n_canaries;
+    }
+    if (source_begin(b->source, repo_id(b->repo), want, b->plan.n, b->got,
+                     &b->instant, err) < 0)
+        return -1;
+    b->taken = true;
+    clock_text(b->instant.time_ns, time, sizeof time);
+    hooks_event(b->hooks,
+                jv_build("{s:s, s:s, s:s, s:I, s:I}", "event", "instant",
+                         "time", time, "consistency",
+                         b->instant.filesystem ? "filesystem" : "crash",
+                         "freeze_ms", (int64_t)b->instant.freeze_ms,
+                         "transaction_us", (int64_t)b->instant.transaction_us));
+    return 0;
+}
+
+static int
+look_after(void *arg, uint64_t done, uint64_t total, struct err *err)
+{
+    struct backup *b = arg;
+
+    if (hooks_canceled(b->hooks))
+        return err_set(err, ERR_CANCELED, "canceled");
+    hooks_progress(b->hooks, "read", done, total);
+    if (source_watch(b->source, WATCH_MS, err) < 0) {
+        b->watched = true;
+        return -1;
+    }
+    return 0;
+}
+
+/* Reads fail because of something: QEMU may have said what, a moment later than
+ * the NBD connection broke. */
+static void
+find_cause(struct backup *b, struct err *err)
+{
+    struct err cause = ERR_INIT;
+
+    if (b->watched || err->side == ERR_SIDE_REPO || err->code == ERR_CANCELED)
+        return;
+    if (source_watch(b->source, LAST_WATCH_MS, &cause) < 0) {
+        log_debug("before that: %s", err->msg);
+        *err = cause;
+    }
+}
+
+/* A bitmap without its canaries looks healthy and is not: read this very
+ * instant in full. */
+static int
+check_canaries(struct backup *b, size_t i, struct err *err)
+{
+    static const struct chunk_id zero;
+    struct plan_disk *p = &b->plan.v[i];
+    struct copy_disk *d = &b->copy[i];
+    bool alive = true;
+
+    if (p->base == NULL)
+        return 0;
+    if (canary_check(&b->got[i], p->base, &alive, err) < 0)
+        return err_side(err, ERR_SIDE_MACHINE);
+    if (alive)
+        return 0;
+    plan_base_cleared(p);
+    b->got[i].dirty_context = NULL;
+    map_writer_free(TAKE_PTR(d->map));
+    if (map_writer_new(b->session, d->size, repo_chunk_size(b->repo), &zero,
+                       &d->map, err) < 0)
+        return err_side(err, ERR_SIDE_REPO);
+    return 0;
+}
+
+static int
+copy_disks(struct backup *b, struct err *err)
+{
+    const struct copy_opts opts = {.session = b->session,
+                                   .chunk_size = repo_chunk_size(b->repo),
+                                   .threads = b->threads,
+                                   .poll = look_after,
+                                   .arg = b};
+    struct err why = ERR_INIT;
+
+    for (size_t i = 0; i < b->plan.n; i++) {
+        if (check_canaries(b, i, err) < 0)
+            return err_wrap(err, "disk '%s'", b->copy[i].name);
+        b->copy[i].socket = b->got[i].socket;
+        b->copy[i].export_name = b->got[i].export_name;
+        b->copy[i].dirty_context = b->got[i].dirty_context;
+        if ((b->plan.v[i].base != NULL) != (b->got[i].dirty_context != NULL))
+            return err_set(err, ERR_PROTOCOL,
+                           "disk '%s': its export does not say what changed",
+                           b->copy[i].name);
+    }
+    if (copy_run(&opts, b->copy, b->plan.n, &why) < 0) {
+        find_cause(b, &why);
+        return err_copy(err, &why);
+    }
+    /* Was it whole to the end? */
+    return look_after(b, 1, 1, err);
+}
+
+/* -- the end ----------------------------------------------------------------*/
+
+/* Exports that could not be removed hurt nobody's data: the point is complete,
+ * and the next run clears them away. */
+static int
+commit(struct backup *b, struct err *err)
+{
+    struct err why = ERR_INIT;
+
+    if (source_release(b->source, &why) < 0)
+        backup_warn(b,
+                    "something of this backup is left in QEMU (the next run "
+                    "removes it): %s",
+                    why.msg);
+    if (backup_record(b, err) < 0 || repo_commit(b->session, b->point, err) < 0)
+        return err_side(err, ERR_SIDE_REPO);
+    b->taken = false;
+    err_clear(&why);
+    if (source_settle(b->source, true, &why) < 0)
+        backup_warn(b, "bitmaps in QEMU are not as they should be: %s",
+                    why.msg);
+    return 0;
+}
+
+/* Not committed: QEMU gets back what it had.  The first error stays. */
+static void
+undo(struct backup *b)
+{
+    struct err why = ERR_INIT;
+
+    if (!b->taken)
+        return;
+    b->taken = false;
+    (void)source_release(b->source, &why); /* the first error stays in why */
+    (void)source_settle(b->source, false, &why);
+    if (why.code != ERR_NONE)
+        hooks_note(b->hooks,
+                   "something of this backup is left in QEMU; the next run "
+                   "removes it: %s",
+                   why.msg);
+}
+
+static void
+backup_done(struct backup *b)
+{
+    undo(b);
+    for (size_t i = 0; b->copy != NULL && i < b->plan.n; i++) {
+        map_reader_free(b->copy[i].base);
+        map_writer_free(b->copy[i].map);
+    }
+    free(b->copy);
+    free(b->got);
+    repo_session_free(b->session);
+    point_free(b->point);
+    plan_done(&b->plan);
+    point_list_done(&b->points);
+    source_close(b->source);
+    repo_close(b->repo);
+    jv_free(b->warnings);
+}
+
+/* From the instant on the machine was there: what fails now is the backup, not
+ * the way to the machine. */
+static int
+reached(struct err *err)
+{
+    if (err != NULL && err->side == ERR_SIDE_MACHINE)
+        err->side = ERR_SIDE_NONE;
+    return -1;
+}
+
+int
+job_backup(const struct job_backup_opts *opts, const struct job_hooks *hooks,
+           struct jv **ret_result, struct err *err)
+{
+    CLEANUP(backup_done) struct backup b = {.opts = opts, .hooks = hooks};
+
+    b.start_ms = clock_ms();
+    b.threads = opts->threads ? opts->threads : pool_cpus();
+    b.threads = b.threads < THREADS_MAX ? b.threads : THREADS_MAX;
+    b.warnings = jv_array();
+    if (b.warnings == NULL)
+        return err_set_errno(err, ENOMEM, "backup");
+    if (open_both(&b, err) < 0 || list_points(&b, err) < 0 ||
+        choose(&b, err) < 0 || prepare(&b, err) < 0)
+        return -1;
+    if (take_instant(&b, err) < 0 || copy_disks(&b, err) < 0 ||
+        commit(&b, err) < 0)
+        return reached(err);
+    return backup_report(&b, ret_result, err);
+}

@@ -1,0 +1,58 @@
+/* job/copy.h - from NBD exports into the repository: the pipeline.
+ *
+ *     reader thread per disk ---> worker pool ---> calling thread
+ *     status, reads in flight     hash, store      maps, in order
+ *
+ * Bounded by buffers: each disk has its share of one budget, and a reader
+ * without a free buffer waits.  Buffers are made on first use, so a small
+ * incremental touches little memory.
+ *
+ * QEMU before 9.2 aborts when reads and status requests of one snapshot overlap
+ * while in flight (qemu.md, section 7).  So a reader asks for the status of a
+ * window first and reads that window after, each byte at most once.
+ *
+ * Maps are written by the calling thread alone: a session belongs to the thread
+ * that began it, except for repo_put().
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct err;
+struct map_reader;
+struct map_writer;
+struct repo_session;
+
+struct copy_disk {
+    const char *name;
+    const char *socket;
+    const char *export_name;
+    const char *dirty_context; /* NULL: read everything */
+    uint64_t size;
+    struct map_reader *base; /* to compare chunks with, or NULL; lent to the
+                                reader thread */
+    struct map_writer *map;  /* full: starts all zero; else from the base */
+    /* results */
+    uint64_t read_bytes, dirty_bytes, new_bytes, stored_bytes;
+};
+
+/* Called about ten times a second by the thread that is in copy_run(); `total`
+ * grows while dirty ranges are found.  -1 stops the copy with that error. */
+typedef int (*copy_poll_fn)(void *arg, uint64_t done, uint64_t total,
+                            struct err *err);
+
+struct copy_opts {
+    struct repo_session *session;
+    uint32_t chunk_size;
+    unsigned threads;    /* workers, as the session was begun with */
+    size_t budget;       /* bytes of buffers over all disks; 0: 64 MiB */
+    unsigned timeout_ms; /* longest silence of an export; 0: 60000 */
+    copy_poll_fn poll;
+    void *arg;
+};
+
+/* Copy all disks.  0: every chunk is put and set in its map, which the caller
+ * finishes.  -1: *err is the first error; no thread is left. */
+int copy_run(const struct copy_opts *opts, struct copy_disk *disks, size_t n,
+             struct err *err);

@@ -1,0 +1,65 @@
+/* job/lane.h - one disk in the pipeline of copy.h; inside of copy.c and lane.c.
+ *
+ * Lock order: only copy.lock; nothing is called with it held but units_*() and
+ * nbd_reader_cancel().
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "copy.h"
+#include "err.h"
+#include "units.h"
+
+struct nbd_reader;
+struct pool;
+
+struct copy {
+    /* never changed after the start */
+    const struct copy_opts *opts;
+    struct lane *lanes;
+    size_t n_lanes;
+    unsigned n_threads, in_flight;
+    unsigned unit_chunks; /* chunks of a full unit: a power of two <= 64 */
+    struct pool *pool;
+
+    atomic_bool failed; /* set with lock held */
+    pthread_mutex_t lock;
+    pthread_cond_t room; /* a buffer is free, a queue is shorter, failed */
+    pthread_cond_t news; /* something for the calling thread to do */
+    /* protected by lock */
+    bool has_news;
+    struct err err; /* the first error */
+    size_t next_lane;
+    unsigned n_running; /* reader threads */
+    uint64_t done, total;
+};
+
+struct lane {
+    struct copy *copy;
+    struct copy_disk *disk; /* results: protected by copy.lock */
+    struct units units;     /* protected by copy.lock */
+    struct nbd_reader *nbd; /* set and cleared with copy.lock, for cancel */
+    /* of the reader thread */
+    struct map_reader *base; /* dropped when it cannot be read */
+    unsigned n_reading;
+    int read_errno;    /* of the first failed read, or 0 */
+    uint64_t read_off; /* of that read */
+};
+
+/* Read one disk to its end: returns when its buffers are free again.  Errors go
+ * to copy_fail(). */
+void lane_run(struct lane *l);
+
+/* Keep the first error, wake everybody, cancel all readers.  Any thread. */
+void copy_fail(struct copy *c, const struct err *err);
+
+/* A pool job: put the chunks of a unit whose reads have ended. */
+void copy_store_unit(void *unit, unsigned worker);
+
+/* Wake the calling thread; with the lock held. */
+void copy_news_locked(struct copy *c);

@@ -1,0 +1,357 @@
+#include "plan.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "buf.h"
+#include "cleanup.h"
+#include "common.h"
+#include "err.h"
+#include "job.h"
+#include "jv.h"
+#include "rand.h"
+#include "repo.h"
+#include "source.h"
+
+/* All the reasons there are. */
+enum why {
+    WHY_INCREMENTAL,
+    WHY_FIRST,
+    WHY_NEW_DISK,
+    WHY_ASKED,
+    WHY_RESIZED,
+    WHY_CHUNK_SIZE,
+    WHY_NOT_BEGUN,
+    WHY_INCONSISTENT,
+    WHY_RAW_RESTART,
+    WHY_RESTART,
+    WHY_MISSING,
+    WHY_NOT_RECORDING,
+    WHY_BUSY,
+    WHY_GRANULARITY,
+    WHY_FOREIGN,
+    WHY_BASE_DAMAGED,
+    WHY_CLEARED,
+};
+
+static const struct {
+    const char *text;
+    bool expected; /* no loss of tracking: nothing to warn of */
+} reasons[] = {
+    [WHY_INCREMENTAL] = {"", true},
+    [WHY_FIRST] = {"first backup", true},
+    [WHY_NEW_DISK] = {"new disk", true},
+    [WHY_ASKED] = {"asked for", true},
+    [WHY_RESIZED] = {"resized", false},
+    [WHY_CHUNK_SIZE] = {"chunk size changed", false},
+    [WHY_NOT_BEGUN] = {"tracking had not begun at the previous point", true},
+    [WHY_INCONSISTENT] = {"bitmap inconsistent after crash", false},
+    [WHY_RAW_RESTART] = {"raw disk after restart", false},
+    [WHY_RESTART] = {"machine restarted; its bitmap was not persistent", false},
+    [WHY_MISSING] = {"bitmap missing", false},
+    [WHY_NOT_RECORDING] = {"bitmap is not recording", false},
+    [WHY_BUSY] = {"bitmap is in use by another job", false},
+    [WHY_GRANULARITY] = {"bitmap granularity cannot be used", false},
+    [WHY_FOREIGN] = {"point not in this repository", false},
+    [WHY_BASE_DAMAGED] = {"map of the base point is damaged", false},
+    [WHY_CLEARED] = {"bitmap was cleared, cut by a resize or replaced", false},
+};
+
+/* What the choice for one disk looks at. */
+struct choice {
+    const struct source *source;
+    const struct point_list *points;
+    const char *repo_id;
+    uint32_t chunk_size;
+    bool full; /* asked for */
+};
+
+/* -- base -------------------------------------------------------------------*/
+
+static const struct point_disk *
+newest_record(const struct point_list *points, const char *name)
+{
+    for (size_t i = points->n; i > 0; i--) {
+        const struct point_disk *d = point_disk(points->v[i - 1], name);
+
+        if (d != NULL)
+            return d;
+    }
+    return NULL;
+}
+
+static bool
+same_shape(const struct choice *c, const struct source_disk *disk,
+           const struct point_disk *d)
+{
+    return d->size == disk->size && d->chunk_size == c->chunk_size;
+}
+
+/* Newest first: the bitmap of an older point has recorded longer, so it would be
+ * right too, but it marks more. */
+static void
+find_base(const struct choice *c, struct plan_disk *p)
+{
+    for (size_t i = c->points->n; i > 0; i--) {
+        const struct point_disk *d =
+            point_disk(c->points->v[i - 1], p->disk->name);
+
+        if (d == NULL || !same_shape(c, p->disk, d))
+            continue;
+        if (p->older == NULL)
+            p->older = d;
+        if (!c->full && d->generation != NULL &&
+            source_tracking(c->source, p->source, c->repo_id, d->generation) ==
+                TRACKING_OK) {
+            p->base = d;
+            p->older = d;
+            return;
+        }
+    }
+}
+
+static enum why
+why_missing(const struct choice *c, const struct plan_disk *p,
+            const struct point_disk *d)
+{
+    if (source_has_bitmaps(c->source, p->source, c->repo_id))
+        return WHY_FOREIGN;
+    if (d->persistent)
+        return WHY_MISSING;
+    return strcmp(p->disk->format, "raw") == 0 ? WHY_RAW_RESTART : WHY_RESTART;
+}
+
+static enum why
+why_tracking(const struct choice *c, const struct plan_disk *p,
+             const struct point_disk *d)
+{
+    switch (source_tracking(c->source, p->source, c->repo_id, d->generation)) {
+    case TRACKING_INCONSISTENT:
+        return WHY_INCONSISTENT;
+    case TRACKING_NOT_RECORDING:
+        return WHY_NOT_RECORDING;
+    case TRACKING_BUSY:
+        return WHY_BUSY;
+    case TRACKING_GRANULARITY:
+        return WHY_GRANULARITY;
+    case TRACKING_OK:
+    case TRACKING_MISSING:
+    default:
+        return why_missing(c, p, d);
+    }
+}
+
+/* Why there is no base, judged by the newest point that has the disk. */
+static enum why
+why_full(const struct choice *c, const struct plan_disk *p)
+{
+    const struct point_disk *d = newest_record(c->points, p->disk->name);
+
+    if (c->full)
+        return WHY_ASKED;
+    if (d == NULL && source_has_bitmaps(c->source, p->source, c->repo_id))
+        return WHY_FOREIGN;
+    if (d == NULL)
+        return c->points->n == 0 ? WHY_FIRST : WHY_NEW_DISK;
+    if (d->size != p->disk->size)
+        return WHY_RESIZED;
+    if (d->chunk_size != c->chunk_size)
+        return WHY_CHUNK_SIZE;
+    if (d->generation == NULL)
+        return WHY_NOT_BEGUN;
+    return why_tracking(c, p, d);
+}
+
+/* The last block, which a resize cuts off, and some that nobody can guess. */
+static void
+choose_canaries(struct plan_disk *p)
+{
+    uint64_t n = p->disk->size / POINT_CANARY_SIZE +
+                 (p->disk->size % POINT_CANARY_SIZE != 0);
+
+    p->n_canaries = 0;
+    for (size_t i = 0; n > 0 && i < ARRAY_SIZE(p->canaries); i++) {
+        uint64_t block = n - 1;
+        bool again = false;
+
+        if (i > 0) {
+            rand_bytes(&block, sizeof block);
+            block %= n;
+        }
+        for (size_t k = 0; k < p->n_canaries; k++)
+            again |= p->canaries[k] == block;
+        if (!again)
+            p->canaries[p->n_canaries++] = block;
+    }
+}
+
+static void
+choose_base(const struct choice *c, struct plan_disk *p)
+{
+    const struct point_disk *d = newest_record(c->points, p->disk->name);
+    enum why why;
+    uint8_t random[16];
+
+    find_base(c, p);
+    why = p->base != NULL ? WHY_INCREMENTAL : why_full(c, p);
+    p->reason = reasons[why].text;
+    p->lost = !reasons[why].expected && d != NULL && d->generation != NULL;
+    rand_bytes(random, sizeof random);
+    hex_encode(random, sizeof random, p->generation);
+    choose_canaries(p);
+}
+
+/* -- disks ------------------------------------------------------------------*/
+
+/* "a, b, c", for errors. */
+static const char *
+list_names(const struct source *s, struct buf *b)
+{
+    const char *text;
+
+    for (size_t i = 0; i < source_n_disks(s); i++)
+        if (buf_printf(b, "%s%s", NULL, i > 0 ? ", " : "",
+                       source_disk(s, i)->name) < 0)
+            break;
+    text = buf_str(b);
+    return text != NULL ? text : "";
+}
+
+static int
+check_known(const struct source *s, const char *const *list, struct err *err)
+{
+    for (; list != NULL && *list != NULL; list++) {
+        CLEANUP(buf_done) struct buf b = BUF_INIT;
+        size_t i = 0;
+
+        while (i < source_n_disks(s) &&
+               strcmp(source_disk(s, i)->name, *list) != 0)
+            i++;
+        if (i == source_n_disks(s))
+            return err_set(err, ERR_USAGE,
+                           "the machine has no disk '%s'; it has: %s", *list,
+                           list_names(s, &b));
+    }
+    return 0;
+}
+
+/* 1: take it; 0: leave it. */
+static int
+wanted(const struct job_backup_opts *opts, const struct source_disk *d,
+       struct err *err)
+{
+    if (opts->disks != NULL && !name_in(opts->disks, d->name))
+        return 0;
+    if (name_in(opts->exclude, d->name))
+        return 0;
+    if (d->skip == NULL)
+        return 1;
+    if (opts->disks != NULL)
+        return err_set(err, ERR_USAGE, "disk '%s' cannot be backed up: %s",
+                       d->name, d->skip);
+    return 0;
+}
+
+static int
+nothing_left(const struct job_backup_opts *opts, const struct source *s,
+             struct err *err)
+{
+    CLEANUP(buf_done) struct buf b = BUF_INIT;
+
+    if (source_n_disks(s) == 0)
+        return err_set(err, ERR_NOT_FOUND,
+                       "machine '%s' has no disks to back up", opts->machine);
+    return err_set(err,
+                   opts->disks || opts->exclude ? ERR_USAGE : ERR_NOT_FOUND,
+                   "no disk of machine '%s' is left to back up; it has: %s",
+                   opts->machine, list_names(s, &b));
+}
+
+int
+plan_make(const struct job_backup_opts *opts, const struct source *s,
+          const struct point_list *points, const char *repo_id,
+          uint32_t chunk_size, struct plan *ret, struct err *err)
+{
+    const struct choice c = {s, points, repo_id, chunk_size, opts->full};
+    CLEANUP_FREE struct plan_disk *v = NULL;
+    size_t n = 0;
+
+    if (check_known(s, opts->disks, err) < 0 ||
+        check_known(s, opts->exclude, err) < 0)
+        return -1;
+    v = calloc(source_n_disks(s) + 1, sizeof *v);
+    if (v == NULL)
+        return err_set_errno(err, ENOMEM, "plan of %zu disks",
+                             source_n_disks(s));
+    for (size_t i = 0; i < source_n_disks(s); i++) {
+        const struct source_disk *d = source_disk(s, i);
+        int take = wanted(opts, d, err);
+
+        if (take < 0)
+            return -1;
+        if (take == 0)
+            continue;
+        if (name_check_disk(d->name, err) < 0)
+            return err_wrap(err, "disk %zu (node '%s')", i, d->node);
+        v[n] = (struct plan_disk){.source = i, .disk = d};
+        choose_base(&c, &v[n++]);
+    }
+    if (n == 0)
+        return nothing_left(opts, s, err);
+    ret->v = TAKE_PTR(v);
+    ret->n = n;
+    return 0;
+}
+
+void
+plan_base_damaged(struct plan_disk *p)
+{
+    if (p->base != NULL) {
+        p->reason = reasons[WHY_BASE_DAMAGED].text;
+        p->lost = true;
+    }
+    p->base = NULL;
+    p->older = NULL;
+}
+
+void
+plan_base_cleared(struct plan_disk *p)
+{
+    p->reason = reasons[WHY_CLEARED].text;
+    p->lost = true;
+    p->base = NULL;
+}
+
+void
+plan_done(struct plan *p)
+{
+    free(p->v);
+    *p = (struct plan){0};
+}
+
+struct jv *
+plan_event(const struct plan *p, const struct source *s)
+{
+    CLEANUP_JV struct jv *disks = jv_array();
+    CLEANUP_JV struct jv *skipped = jv_array();
+
+    for (size_t i = 0; i < p->n; i++)
+        if (jv_add(disks,
+                   jv_build("{s:s, s:s, s:s, s:I}", "disk", p->v[i].disk->name,
+                            "tracking",
+                            p->v[i].base != NULL ? "incremental" : "full",
+                            "reason", p->v[i].reason, "size",
+                            (int64_t)p->v[i].disk->size)) < 0)
+            return NULL;
+    for (size_t i = 0; i < source_n_disks(s); i++) {
+        const struct source_disk *d = source_disk(s, i);
+
+        if (d->skip != NULL &&
+            jv_add(skipped,
+                   jv_build("{s:s, s:s}", "disk", d->name, "why", d->skip)) < 0)
+            return NULL;
+    }
+    return jv_build("{s:s, s:o, s:o}", "event", "plan", "disks",
+                    TAKE_PTR(disks), "skipped", TAKE_PTR(skipped));
+}

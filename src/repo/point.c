@@ -1,0 +1,60 @@
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "err.h"
+#include "jv.h"
+#include "point.h"
+#include "repo.h"
+
+struct point *
+point_new(void)
+{
+    return calloc(1, sizeof(struct point));
+}
+
+static void
+disk_done(struct point_disk *d)
+{
+    free(d->name);
+    free(d->format);
+    free(d->generation);
+    free(d->tracking);
+    free(d->reason);
+    jv_free(d->source);
+}
+
+void
+point_free(struct point *p)
+{
+    if (p == NULL)
+        return;
+    for (size_t i = 0; i < p->n_disks; i++)
+        disk_done(&p->disks[i]);
+    free(p->disks);
+    free(p->machine);
+    free(p->lineage);
+    free(p->consistency);
+    free(p->capture);
+    free(p);
+}
+
+const struct point_disk *
+point_disk(const struct point *p, const char *name)
+{
+    for (size_t i = 0; i < p->n_disks; i++)
+        if (strcmp(p->disks[i].name, name) == 0)
+            return &p->disks[i];
+    return NULL;
+}
+
+void
+point_list_done(struct point_list *l)
+{
+    for (size_t i = 0; i < l->n; i++)
+        point_free(l->v[i]);
+    free(l->v);
+    l->v = NULL;
+    l->n = 0;
+}

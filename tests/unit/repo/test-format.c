@@ -1,0 +1,304 @@
+/* The format object and commit objects: what is accepted, what is refused and
+ * with which words. */
+#include "tap.h"
+
+#include "buf.h"
+#include "bytes.h"
+#include "cleanup.h"
+#include "err.h"
+#include "format.h"
+#include "hash.h"
+#include "jv.h"
+#include "rand.h"
+
+DEFINE_CLEANUP(struct hasher *, hasher_free)
+
+static const struct repo_format sample = {
+    .id = "00112233445566778899aabbccddeeff",
+    .chunk_size = 65536,
+    .secret = {1, 2, 3},
+};
+
+/* What was encoded comes back. */
+static void
+test_round_trip(void)
+{
+    CLEANUP(buf_done) struct buf b = BUF_INIT;
+    struct repo_format f;
+
+    CHECK_OK(format_encode(&sample, &b, ERR_ABORT), ERR_ABORT);
+    CHECK_OK(format_decode(b.data, b.len, &f, ERR_ABORT), ERR_ABORT);
+    CHECK_STR(f.id, sample.id);
+    CHECK(f.chunk_size == 65536 && f.read_only[0] == '\0');
+    CHECK(memcmp(f.secret, sample.secret, sizeof f.secret) == 0);
+}
+
+/* A format object around `json`, with a checksum that fits. */
+static int
+decode(const char *json, struct repo_format *f, struct err *err)
+{
+    CLEANUP(buf_done) struct buf b = BUF_INIT;
+    char hex[2 * HASH_LEN + 1];
+    uint8_t sum[HASH_LEN];
+
+    CHECK_OK(buf_printf(&b, "%s\n", ERR_ABORT, json), ERR_ABORT);
+    CHECK_OK(hash_sha256(b.data, b.len, sum, ERR_ABORT), ERR_ABORT);
+    hex_encode(sum, sizeof sum, hex);
+    CHECK_OK(buf_printf(&b, "sha256 %s\n", ERR_ABORT, hex), ERR_ABORT);
+    return format_decode(b.data, b.len, f, err);
+}
+
+#define HEAD "{\"magic\":\"tidemark repository\",\"major\":"
+#define LISTS ",\"compat\":[],\"ro_compat\":[],\"incompat\":[]"
+#define SECRET                                                           \
+    ",\"secret\":"                                                       \
+    "\"00000000000000000000000000000000000000000000000000000000000000ff" \
+    "\"}"
+#define ID ",\"id\":\"00112233445566778899aabbccddeeff\""
+#define ALGS ",\"hash\":\"hmac-sha256\",\"cipher\":\"none\""
+
+struct text {
+    const char *json;
+    enum err_code code;
+    const char *msg;
+};
+
+/* Each thing that can be wrong, with the words for it. */
+static void
+test_refused(void)
+{
+    static const struct text t[] = {
+        {"{}", ERR_FORMAT, "this is no Tidemark repository"},
+        {"{\"magic\":\"restic\",\"x\":\"tidemark repository\"}", ERR_FORMAT,
+         "this is no Tidemark repository"},
+        {HEAD "2}", ERR_UNSUPPORTED,
+         "the repository has format 2, this program knows 1; use a newer "
+         "tidemark"},
+        {HEAD "\"1\"}", ERR_CORRUPT, "the format object has no 'major'"},
+        {HEAD "1}", ERR_CORRUPT, "the format object has no lists of features"},
+        {HEAD "1,\"compat\":[],\"ro_compat\":[],\"incompat\":[\"raid\"]}",
+         ERR_UNSUPPORTED,
+         "the repository uses the feature 'raid', which is not known; use a "
+         "newer tidemark"},
+        {HEAD "1" LISTS ",\"hash\":\"blake3\"}", ERR_UNSUPPORTED,
+         "the repository uses hash 'blake3', which is not known; use a newer "
+         "tidemark"},
+        {HEAD "1" LISTS ",\"hash\":\"hmac-sha256\",\"cipher\":\"aes-256-gcm\"}",
+         ERR_UNSUPPORTED,
+         "the repository uses cipher 'aes-256-gcm', which is not known; use a "
+         "newer tidemark"},
+        {HEAD "1" LISTS ALGS ",\"id\":\"xyz\"}", ERR_CORRUPT,
+         "the format object has no valid id"},
+        {HEAD "1" LISTS ALGS ID ",\"chunk_size\":65537}", ERR_CORRUPT,
+         "the format object has no valid chunk_size: a power of two from "
+         "16384 to 4194304"},
+        {HEAD "1" LISTS ALGS ID ",\"chunk_size\":65536}", ERR_CORRUPT,
+         "the format object has no valid secret"},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+        struct repo_format f;
+        struct err err = ERR_INIT;
+
+        CHECK(decode(t[i].json, &f, &err) < 0);
+        CHECK(err.code == t[i].code);
+        CHECK_STR(err.msg, t[i].msg);
+    }
+}
+
+/* Unknown compatible features and members are nothing to stop at; unknown
+ * read-only ones are noted. */
+static void
+test_future(void)
+{
+    struct repo_format f;
+
+    CHECK_OK(decode(HEAD "1,\"compat\":[\"x\"],\"ro_compat\":[],\"incompat\":[]"
+                         ",\"news\":{}" ALGS ID ",\"chunk_size\":65536" SECRET,
+                    &f, ERR_ABORT),
+             ERR_ABORT);
+    CHECK_STR(f.read_only, "");
+    CHECK_OK(decode(HEAD "1,\"compat\":[],\"ro_compat\":[\"collect\"],"
+                         "\"incompat\":[]" ALGS ID
+                         ",\"chunk_size\":65536" SECRET,
+                    &f, ERR_ABORT),
+             ERR_ABORT);
+    CHECK_STR(f.read_only, "collect");
+}
+
+/* Features added later, as objects. */
+static void
+test_feature_objects(void)
+{
+    char ro[64] = "";
+    struct err err = ERR_INIT;
+
+    CHECK_OK(format_feature("feature/compat.x", ro, sizeof ro, ERR_ABORT),
+             ERR_ABORT);
+    CHECK_STR(ro, "");
+    CHECK_OK(format_feature("feature/ro-compat.gc", ro, sizeof ro, ERR_ABORT),
+             ERR_ABORT);
+    CHECK_STR(ro, "gc");
+    CHECK(format_feature("feature/incompat.raid", ro, sizeof ro, &err) < 0);
+    CHECK_STR(err.msg, "the repository uses the feature 'incompat.raid', which "
+                       "is not known; use a newer tidemark");
+    CHECK(format_feature("feature/other", ro, sizeof ro, NULL) < 0);
+}
+
+/* Every bit of the object is covered, and every truncation is noticed. */
+static void
+test_every_bit(void)
+{
+    CLEANUP(buf_done) struct buf b = BUF_INIT;
+    struct repo_format f;
+
+    CHECK_OK(format_encode(&sample, &b, ERR_ABORT), ERR_ABORT);
+    for (size_t bit = 0; bit < 8 * b.len; bit++) {
+        b.data[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        /* Hexadecimal digits may change their case. */
+        if (format_decode(b.data, b.len, &f, NULL) == 0)
+            CHECK(bit % 8 == 5 &&
+                  memcmp(f.secret, sample.secret, sizeof f.secret) == 0);
+        b.data[bit / 8] ^= (uint8_t)(1u << bit % 8);
+    }
+    for (size_t cut = 0; cut < b.len; cut++)
+        CHECK(format_decode(b.data, cut, &f, NULL) < 0);
+}
+
+/* The keys are HKDF-Expand of the secret, each with its own label: a fixed
+ * point of the format. */
+static void
+test_keys(void)
+{
+    struct repo_format f = sample;
+    CLEANUP(hasher_freep) struct hasher *h = NULL;
+    uint8_t want[HASH_LEN];
+    struct repo_keys k;
+
+    CHECK_OK(format_keys(&f, &k, ERR_ABORT), ERR_ABORT);
+    CHECK_OK(hasher_new(f.secret, &h, ERR_ABORT), ERR_ABORT);
+    CHECK_OK(hasher_id(h, "tidemark map id\001", 16, want, ERR_ABORT),
+             ERR_ABORT);
+    CHECK(memcmp(want, k.id[FRAME_MAP], sizeof want) == 0);
+    CHECK(memcmp(k.id[FRAME_DATA], k.id[FRAME_MAP], HASH_LEN) != 0);
+    CHECK(memcmp(k.id[FRAME_DATA], k.id[FRAME_BLOB], HASH_LEN) != 0);
+    CHECK(memcmp(k.commit, k.id[FRAME_BLOB], HASH_LEN) != 0);
+}
+
+/* -- commit objects ---------------------------------------------------------*/
+
+static const uint8_t key[32] = {9, 8, 7};
+
+static void
+make_commit(struct buf *b)
+{
+    CLEANUP_JV struct jv *j =
+        jv_build("{s:s, s:[i, i, i]}", "name", "web1", "list", 1, 2, 3);
+
+    CHECK_OK(commit_encode(key, COMMIT_COMMIT, j, b, ERR_ABORT), ERR_ABORT);
+}
+
+/* The payload comes back under the right key only. */
+static void
+test_commit_round_trip(void)
+{
+    static const uint8_t other[32] = {1};
+    CLEANUP(buf_done) struct buf b = BUF_INIT;
+    CLEANUP_JV struct jv *j = NULL;
+    enum commit_type type;
+    struct err err = ERR_INIT;
+    char text[REPO_KEY_MAX];
+
+    make_commit(&b);
+    CHECK_OK(commit_decode(key, b.data, b.len, &type, &j, ERR_ABORT),
+             ERR_ABORT);
+    CHECK(type == COMMIT_COMMIT);
+    CHECK_STR(jv_get_str(j, "name"), "web1");
+    CHECK(jv_size(jv_get(j, "list")) == 3);
+    jv_free(TAKE_PTR(j));
+    CHECK(commit_decode(other, b.data, b.len, &type, &j, &err) < 0);
+    CHECK_STR(err.msg,
+              "commit object fails its authentication: it is damaged or was "
+              "not made with this repository's key");
+    CHECK(j == NULL);
+    commit_key("00112233445566778899aabbccddeeff", 1, text);
+    CHECK_STR(text, "commit/00112233445566778899aabbccddeeff.1");
+}
+
+/* Every bit and every length is authenticated. */
+static void
+test_commit_every_bit(void)
+{
+    CLEANUP(buf_done) struct buf b = BUF_INIT;
+    enum commit_type type;
+    struct jv *j = NULL;
+
+    make_commit(&b);
+    for (size_t bit = 0; bit < 8 * b.len; bit++) {
+        b.data[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        CHECK(commit_decode(key, b.data, b.len, &type, &j, NULL) < 0);
+        b.data[bit / 8] ^= (uint8_t)(1u << bit % 8);
+    }
+    for (size_t cut = 0; cut < b.len; cut++)
+        CHECK(commit_decode(key, b.data, cut, &type, &j, NULL) < 0);
+}
+
+struct damage {
+    size_t at;
+    uint8_t value;
+    enum err_code code;
+    const char *msg;
+};
+
+/* Also what is authentic is checked. */
+static void
+test_commit_fields(void)
+{
+    static const struct damage d[] = {
+        {0, 'X', ERR_CORRUPT, "this is no commit object"},
+        {8, 2, ERR_UNSUPPORTED,
+         "commit version 2 is not known; use a newer tidemark"},
+        {12, 3, ERR_UNSUPPORTED,
+         "commit type 3 is not known; use a newer tidemark"},
+        {17, 9, ERR_CORRUPT, NULL},
+        {20, 1, ERR_CORRUPT, NULL},
+        {24, 0, ERR_CORRUPT, NULL},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(d); i++) {
+        CLEANUP(buf_done) struct buf b = BUF_INIT;
+        CLEANUP(hasher_freep) struct hasher *h = NULL;
+        struct err err = ERR_INIT;
+        enum commit_type type;
+        struct jv *j = NULL;
+
+        make_commit(&b);
+        b.data[d[i].at] = d[i].value;
+        CHECK_OK(hasher_new(key, &h, ERR_ABORT), ERR_ABORT);
+        CHECK_OK(hasher_id(h, b.data, b.len - HASH_LEN,
+                           b.data + b.len - HASH_LEN, ERR_ABORT),
+                 ERR_ABORT);
+        CHECK(commit_decode(key, b.data, b.len, &type, &j, &err) < 0);
+        CHECK(err.code == d[i].code);
+        if (d[i].msg != NULL)
+            CHECK_STR(err.msg, d[i].msg);
+    }
+}
+
+int
+main(int argc, char **argv)
+{
+    static const struct tap_test tests[] = {
+        TEST(test_round_trip),
+        TEST(test_refused),
+        TEST(test_future),
+        TEST(test_feature_objects),
+        TEST(test_every_bit),
+        TEST(test_keys),
+        TEST(test_commit_round_trip),
+        TEST(test_commit_every_bit),
+        TEST(test_commit_fields),
+    };
+
+    return tap_run(argc, argv, tests, ARRAY_SIZE(tests));
+}
