@@ -79,7 +79,15 @@ def error():
 @test("an agent that freezes and goes silent: thawed over a new connection")
 def silent():
     crash_consistent("silent")
-    required("silent")
+
+
+@test("an agent whose freeze takes too long: thawed when it can be")
+def late():
+    lab, fake, r = run("late")
+    equal(r.code, WARNING, "exit status: committed with a warning", r)
+    equal(r.committed["consistency"], "crash", "consistency")
+    wait_for("the thaw", lambda: not fake.frozen)
+    thawed(fake)
 
 
 @test("an agent that answers with binary noise")
@@ -114,7 +122,7 @@ def nobody():
 @test("killed while the guest is frozen: the guard thaws")
 def killed_frozen():
     lab = Lab([("vda", "qcow2", "16M")])
-    fake = FakeAgent("silent")
+    fake = FakeAgent("late", late=1)
     run = lab.tm.start("backup", "qmp:%s,agent=%s" % (lab.vm.qmp_path,
                                                       fake.path))
     wait_for("the freeze", lambda: fake.frozen)

@@ -121,11 +121,12 @@ def by_syscall(lab, calls, incremental=True):
     if probe.returncode != 0:
         skip("strace does not work here: " + probe.stderr.strip()[-100:])
     churn(lab, 0)
-    lab.tm.ok("backup", lab.vm.address, codes=(OK, WARNING), wrap=[
+    lab.backup(wrap=[
         "strace", "-f", "-qq", "-o", trace, "-e", "trace=" + calls])
     with open(trace) as f:
         total = sum("(" in line and "resumed" not in line for line in f)
     check(total > 0, "the run makes such calls")
+    tap.diag("%d calls" % total)
     step = max(1, total // MOMENTS)
     for i, n in enumerate(range(1, total + 1, step)):
         def kill(lab):

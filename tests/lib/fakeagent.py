@@ -5,22 +5,28 @@
     fake.seen                   # commands, in order, over all connections
 
 Modes: good; zero (freezes nothing); error (freeze fails); silent (freezes and
-never answers again, except to a thaw on a new connection); garbage (binary
-noise for an answer); huge (an endless line); nothaw (every thaw fails).
+never answers again on that connection); late (the answer to the freeze takes
+LATE seconds, everything else waits behind it, as with the real agent); garbage
+(binary noise for an answer); huge (an endless line); nothaw (every thaw fails).
 """
 
 import json
 import os
 import socket
 import threading
+import time
 
 import images
 import tap
 from qmpsock import check_path
 
 
+LATE = 14  # longer than the 10 s that Tidemark holds a freeze
+
+
 class FakeAgent:
-    def __init__(self, mode="good"):
+    def __init__(self, mode="good", late=LATE):
+        self.late = late
         self.mode = mode
         self.seen = []
         self.frozen = False
@@ -77,7 +83,8 @@ class FakeAgent:
         with self.lock:
             self.seen.append(name)
             if name == "guest-fsfreeze-freeze" and self.mode in (
-                    "good", "silent", "garbage", "huge", "nothaw"):
+                    "good", "silent", "late", "garbage", "huge",
+                    "nothaw"):
                 self.frozen = True
             if name == "guest-fsfreeze-thaw" and self.mode != "nothaw":
                 self.frozen = False
@@ -85,6 +92,8 @@ class FakeAgent:
             return True
         if name == "guest-fsfreeze-freeze" and self.mode == "silent":
             return True
+        if name == "guest-fsfreeze-freeze" and self.mode == "late":
+            time.sleep(self.late)
         conn.sendall(self._answer(name, msg.get("arguments", {})))
         return False
 

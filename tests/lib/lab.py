@@ -25,6 +25,7 @@ class Lab:
         self.tm.init()
         self.refs = {}  # point id -> {disk name: raw file}
         self.order = []  # point ids
+        self.copies = 0
         if start:
             self.vm.start()
 
@@ -42,11 +43,12 @@ class Lab:
     def reference(self, skip=()):
         """Copy all disks as they are now: {name: raw file}."""
         self.vm.flush()
+        self.copies += 1
         refs = {}
         for d in self.disks:
             if d.name in skip:
                 continue
-            out = "%s/ref%d-%s.raw" % (self.dir, len(self.refs), d.name)
+            out = "%s/ref%d-%s.raw" % (self.dir, self.copies, d.name)
             refs[d.name] = images.copy_raw(d.path, d.format, out)
         return refs
 

@@ -23,12 +23,15 @@ def scratch_full():
     tm = Tidemark()
     tm.init()
     dir = tap.tempdir("guest")
-    disks = guestvm.new_disks(dir)
-    disks[0], args = slow_disk("vda", disks[0].path, "qcow2", 1 << 20)
-    g = guestvm.Writer(disks, args=args).start()
+    # a fourth disk, read slowly, makes the backup last while the guest, which
+    # does not know it, writes at full speed to the others
+    path = images.make(dir + "/vdd.raw", "raw", 16 << 20)
+    slow, args = slow_disk("vdd", path, "raw", 1 << 20)
+    g = guestvm.Writer(guestvm.new_disks(dir) + [slow], args=args).start()
     g.wait_records(300)
     tm.ok("backup", g.address, codes=(OK, WARNING))
     g.wait_records(g.records() + 300)
+    g.io("vdd", "write -P 0x11 0 12M")
 
     r = tm.run("backup", g.address, "--scratch", small, "--json")
     equal(r.code, FAILED, "exit status", r)

@@ -2,6 +2,7 @@
  *
  *     guestwork write DIR [DISK_B DISK_C]
  *     guestwork check DIR [DISK_B DISK_C]
+ *     guestwork blank DISK        exit status 0: its first 64 KiB are zero
  *
  * write: n = 1, 2, 3, ... for ever.  Each step, in this order:
  *     slot    DIR/slots, place n % SLOTS: overwritten, fdatasync
@@ -234,6 +235,18 @@ open_disk(const char *path)
     return fd;
 }
 
+static int
+do_blank(const char *path)
+{
+    int fd = open(path, O_RDONLY);
+
+    if (fd < 0)
+        die(path);
+    get(fd, SLOT, 0, path);
+    (void)close(fd);
+    return blank(buf, SLOT) ? 0 : 1;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -244,6 +257,8 @@ main(int argc, char **argv)
     buf = aligned_alloc(BLOCK, SLOT);
     if (argc < 3 || buf == NULL)
         return 2;
+    if (strcmp(argv[1], "blank") == 0)
+        return do_blank(argv[2]);
     w.records = open_in(argv[2], "records", writing);
     w.slots = open_in(argv[2], "slots", writing);
     w.b = open_disk(argc > 3 ? argv[3] : NULL);
