@@ -124,6 +124,9 @@ source_begin(struct source *s, const char *repo_id,
                        want[i].base != NULL ? want[i].base : "");
         (void)snprintf(fake.generation[d], sizeof fake.generation[d], "%s",
                        want[i].generation);
+        fake.n_canaries[d] = 0;
+        for (size_t k = 0; k < want[i].n_canaries && k < FAKE_CANARIES; k++)
+            fake.canaries[d][fake.n_canaries[d]++] = want[i].canaries[k];
     }
     *ret = fake.instant;
     fake.n_begin++;

@@ -8,6 +8,7 @@
 #include "source.h"
 
 #define FAKE_MAX 8
+#define FAKE_CANARIES 8
 
 struct fake_bitmap {
     char generation[33];
@@ -30,6 +31,8 @@ struct fake {
     /* what was called */
     unsigned n_begin, n_watch, n_release, n_settled, n_undone, n_close;
     char base[FAKE_MAX][33], generation[FAKE_MAX][33];
+    uint64_t canaries[FAKE_MAX][FAKE_CANARIES]; /* of the last source_begin() */
+    size_t n_canaries[FAKE_MAX];
 };
 extern struct fake fake;
 

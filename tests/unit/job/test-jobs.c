@@ -204,6 +204,25 @@ first_backup(struct world *w)
     CHECK(fake.n_settled == 1 && fake.n_undone == 0 && fake.n_release == 1);
 }
 
+/* Bitmap `name` begins on vda, with the bits that the last backup asked for:
+ * here a write makes them. */
+static void
+begin_bitmap(struct world *w, const char *name)
+{
+    RUN("qemu-img", "bitmap", "--add", "-f", "qcow2", world_path(w, "a.qcow2"),
+        name);
+    CHECK(fake.n_canaries[0] > 0);
+    for (size_t i = 0; i < fake.n_canaries[0]; i++) {
+        uint64_t off = fake.canaries[0][i] << 16;
+        uint64_t len = QCOW2_SIZE - off < 65536 ? QCOW2_SIZE - off : 65536;
+        char command[64];
+
+        (void)snprintf(command, sizeof command, "write -z %llu %llu",
+                       (unsigned long long)off, (unsigned long long)len);
+        RUN("qemu-io", "-f", "qcow2", "-c", command, world_path(w, "a.qcow2"));
+    }
+}
+
 /* -- tests ------------------------------------------------------------------*/
 
 static void
@@ -223,8 +242,7 @@ test_full_and_incremental_come_back(void)
     check_restores(&w, "fake@latest", "one");
 
     /* Data, zeroes over data, the last short chunk, and the same again. */
-    RUN("qemu-img", "bitmap", "--add", "-f", "qcow2", world_path(&w, "a.qcow2"),
-        "b0");
+    begin_bitmap(&w, "b0");
     RUN("qemu-io", "-f", "qcow2", "-c", "write -P 9 100k 10k", "-c",
         "write -z 20M 6M", "-c", "write -z 1M 64k", "-c",
         "write -P 7 41943552 512", "-c", "write -P 3 30M 64k",
@@ -244,6 +262,38 @@ test_full_and_incremental_come_back(void)
     world_stop_servers(&w);
     check_restores(&w, "fake@latest", "two");
     CHECK(n_progress > 0);
+    world_done(&w);
+}
+
+/* A bitmap without the bits it was born with has forgotten others, too. */
+static void
+test_lost_canaries_mean_a_full_read(void)
+{
+    struct world w;
+    struct jv *result = NULL;
+    struct err err = ERR_INIT;
+
+    if (!world_init(&w))
+        SKIP("qemu-nbd, nbdkit or qemu-io is missing");
+    make_machine(&w);
+    make_repo(&w);
+    serve(&w, NULL);
+    first_backup(&w);
+    world_stop_servers(&w);
+    RUN("qemu-io", "-f", "qcow2", "-c", "write -P 8 7M 1M",
+        world_path(&w, "a.qcow2"));
+    RUN("qemu-img", "bitmap", "--add", "-f", "qcow2", world_path(&w, "a.qcow2"),
+        "b0");
+    serve(&w, "b0");
+    fake.bitmaps[1].state = TRACKING_INCONSISTENT;
+    CHECK_OK(backup(&w, &result, &err), &err);
+    CHECK_STR(jv_get_str(disk_of(result, "vda"), "tracking"), "full");
+    CHECK_STR(jv_get_str(disk_of(result, "vda"), "reason"),
+              "bitmap was cleared, cut by a resize or replaced");
+    CHECK(jv_size(jv_get(result, "warnings")) == 2);
+    jv_free(result);
+    world_stop_servers(&w);
+    check_restores(&w, "fake@latest", "two");
     world_done(&w);
 }
 
@@ -569,6 +619,7 @@ main(int argc, char **argv)
 {
     static const struct tap_test tests[] = {
         TEST(test_full_and_incremental_come_back),
+        TEST(test_lost_canaries_mean_a_full_read),
         TEST(test_points_show_verify),
         TEST(test_failures_commit_nothing),
         TEST(test_read_error_is_never_data),
