@@ -39,6 +39,11 @@ def scratch_full():
     equal(g.leftovers(), [], "leftovers")
     equal(os.listdir(small), [], "scratch files")
     equal(g.qmp.call("query-status")["status"], "running", "the machine")
+    tap.diag("QEMU: " + ", ".join(
+        "%s %d.%06d" % (e["event"], e["timestamp"]["seconds"],
+                        e["timestamp"]["microseconds"])
+        for e in g.qmp.events if e["event"] in ("STOP", "RESUME",
+                                                "BLOCK_IO_ERROR")))
     g.wait_records(g.records() + 200)
     check("FAILED" not in g.serial(), "the guest saw no error")
 

@@ -100,14 +100,18 @@ put(int fd, size_t len, uint64_t kind, uint64_t n, uint64_t at)
         die("write");
 }
 
+/* After a restart the last step is done again: the machine may have ended
+ * between its record and its counters. */
 static void
 do_write(const struct work *w)
 {
     struct stat st;
+    uint64_t last;
 
     if (fstat(w->records, &st) != 0)
         die("records");
-    for (uint64_t n = (uint64_t)st.st_size / RECORD + 1;; n++) {
+    last = (uint64_t)st.st_size / RECORD;
+    for (uint64_t n = last > 0 ? last : 1;; n++) {
         put(w->slots, SLOT, 'S', n, n % SLOTS * SLOT);
         if (fdatasync(w->slots) != 0)
             die("fdatasync");
