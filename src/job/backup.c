@@ -247,25 +247,23 @@ look_after(void *arg, uint64_t done, uint64_t total, struct err *err)
     if (hooks_canceled(b->hooks))
         return err_set(err, ERR_CANCELED, "canceled");
     hooks_progress(b->hooks, "read", done, total);
-    if (source_watch(b->source, WATCH_MS, err) < 0) {
-        b->watched = true;
-        return -1;
-    }
+    if (source_watch(b->source, WATCH_MS, &b->cause) < 0)
+        return err_copy(err, &b->cause);
     return 0;
 }
 
-/* Reads fail because of something: QEMU may have said what, a moment later than
- * the NBD connection broke. */
+/* Reads fail because of something.  Either we took the exports down ourselves,
+ * for what source_watch() saw, or QEMU says what it was a moment later than the
+ * NBD connection broke. */
 static void
 find_cause(struct backup *b, struct err *err)
 {
-    struct err cause = ERR_INIT;
-
-    if (b->watched || err->side == ERR_SIDE_REPO || err->code == ERR_CANCELED)
+    if (err->side == ERR_SIDE_REPO || err->code == ERR_CANCELED)
         return;
-    if (source_watch(b->source, LAST_WATCH_MS, &cause) < 0) {
+    if (b->cause.code != ERR_NONE ||
+        source_watch(b->source, LAST_WATCH_MS, &b->cause) < 0) {
         log_debug("before that: %s", err->msg);
-        *err = cause;
+        *err = b->cause;
     }
 }
 

@@ -4,12 +4,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "err.h"
 #include "plan.h"
 #include "repo.h"
 #include "source.h"
 
 struct copy_disk;
-struct err;
 struct job_backup_opts;
 struct job_hooks;
 struct jv;
@@ -31,8 +31,8 @@ struct backup {
     struct source_got *got;
     struct source_instant instant;
     struct jv *warnings;
-    bool taken;   /* the instant stands in QEMU */
-    bool watched; /* source_watch() itself said that it is broken */
+    bool taken;       /* the instant stands in QEMU */
+    struct err cause; /* why source_watch() said that it is broken */
 };
 
 /* Something the owner must see, although the point is good. */

@@ -175,7 +175,6 @@ look_identity(struct source *s, struct err *err)
 static int
 start_guard(struct source *s, struct err *err)
 {
-    CLEANUP_FREE char *text = NULL;
     struct err why = ERR_INIT;
 
     if (s->at.agent == NULL || s->opts.quiesce == QUIESCE_OFF) {
