@@ -94,6 +94,20 @@ continue_guest(struct source *s, struct err *err)
     return source_qmp(s, "cont", NULL, err);
 }
 
+void
+capture_free_guest(struct source *s)
+{
+    struct err ignored = ERR_INIT;
+
+    if (!s->cap.scratch_stop)
+        return;
+    for (size_t i = 0; i < s->cap.n; i++)
+        if (s->cap.v[i].failed)
+            end_disk(s, &s->cap.v[i], &ignored);
+    /* Another disk may stop it again: source_release() looks once more. */
+    (void)continue_guest(s, NULL);
+}
+
 int
 source_release(struct source *s, struct err *err)
 {

@@ -25,13 +25,13 @@ broken(struct capture *c, const char *what)
     c->broken = true;
 }
 
-static bool
-is_filter(const struct capture *c, const char *node)
+static struct capture_disk *
+by_filter(const struct capture *c, const char *node)
 {
     for (size_t i = 0; node != NULL && i < c->n; i++)
         if (strcmp(c->v[i].filter, node) == 0)
-            return true;
-    return false;
+            return &c->v[i];
+    return NULL;
 }
 
 static bool
@@ -47,9 +47,11 @@ static void
 io_error(struct capture *c, const struct jv *data)
 {
     const char *action = jv_get_str(data, "action");
+    struct capture_disk *d = by_filter(c, jv_get_str(data, "node-name"));
 
-    if (!is_filter(c, jv_get_str(data, "node-name")))
+    if (d == NULL)
         return;
+    d->failed = true;
     broken(c, "the scratch file could not take the old data of a guest write "
               "(is the scratch area full?); give --scratch a larger one");
     c->scratch_stop |= action != NULL && strcmp(action, "stop") == 0;
@@ -122,6 +124,7 @@ source_watch(struct source *s, unsigned timeout_ms, struct err *err)
                                                            : ERR_REMOTE,
                   "%s", c->broken_why);
     /* Now, not when the readers have noticed: a stopped guest waits. */
+    capture_free_guest(s);
     (void)source_release(s, NULL);
     return -1;
 }
