@@ -20,38 +20,13 @@
 #include "internal.h"
 #include "jv.h"
 #include "log.h"
+#include "quick.h"
 #include "store.h"
 
 #define PROBLEMS_MAX 1000 /* kept; more say nothing new */
-
-struct loaded {
-    struct segment seg;
-    const uint8_t *map; /* of the store, or NULL */
-    size_t map_len;
-    struct buf own; /* made again from packs */
-    uint32_t pack_base;
-    uint64_t record_base;
-};
-
-struct problem {
-    char key[REPO_KEY_MAX];
-    char text[ERR_MSG_MAX];
-};
-
-struct name {
-    char key[REPO_KEY_MAX];
-};
-
-struct catalog {
-    struct loaded *v; /* later ones are newer */
-    size_t n, cap;
-    uint32_t n_packs;
-    uint64_t n_records;
-    struct name *seen; /* commit objects, sorted by key */
-    size_t n_seen;
-    struct problem *problems;
-    size_t n_problems;
-};
+/* Segments up to this many bytes are copied, because a process may have only so
+ * many mappings (65530 by default). */
+#define COPY_MAX (256u << 10)
 
 int
 catalog_new(struct catalog **ret, struct err *err)
@@ -60,6 +35,10 @@ catalog_new(struct catalog **ret, struct err *err)
 
     if (c == NULL)
         return err_set_errno(err, ENOMEM, "index");
+    if (quick_new(&c->quick, err) < 0) {
+        free(c);
+        return -1;
+    }
     *ret = c;
     return 0;
 }
@@ -74,6 +53,7 @@ catalog_free(struct catalog *c, struct store *st)
             store_unmap(st, c->v[i].map, c->v[i].map_len);
         buf_done(&c->v[i].own);
     }
+    quick_free(c->quick);
     free(c->v);
     free(c->seen);
     free(c->problems);
@@ -169,20 +149,42 @@ check_segment(const struct loaded *l, const char *key, const struct jv *part,
 }
 
 static int
+copy_small(struct repo *r, struct loaded *l, struct err *err)
+{
+    if (l->map_len > COPY_MAX)
+        return 0;
+    if (buf_append(&l->own, l->map, l->map_len, err) < 0)
+        return -1;
+    store_unmap(r->store, l->map, l->map_len);
+    l->map = NULL;
+    return 0;
+}
+
+static int
+open_segment(struct repo *r, const char *key, const struct jv *part,
+             struct loaded *l, struct err *err)
+{
+    if (store_map(r->store, key, &l->map, &l->map_len, err) < 0 ||
+        copy_small(r, l, err) < 0 ||
+        segment_open(l->map != NULL ? l->map : l->own.data, l->map_len, &l->seg,
+                     err) < 0)
+        return -1;
+    return check_segment(l, key, part, err);
+}
+
+static int
 load_segment(struct repo *r, const char *key, const struct jv *part,
              struct err *err)
 {
     struct loaded l = {.own = BUF_INIT};
 
-    if (store_map(r->store, key, &l.map, &l.map_len, err) < 0)
-        return -1;
-    if (segment_open(l.map, l.map_len, &l.seg, err) < 0 ||
-        check_segment(&l, key, part, err) < 0 ||
-        add_segment(r->catalog, &l, err) < 0) {
+    if (open_segment(r, key, part, &l, err) == 0 &&
+        add_segment(r->catalog, &l, err) == 0)
+        return 0;
+    if (l.map != NULL)
         store_unmap(r->store, l.map, l.map_len);
-        return -1;
-    }
-    return 0;
+    buf_done(&l.own);
+    return -1;
 }
 
 /* -- making a segment again from packs --------------------------------------*/
@@ -404,130 +406,4 @@ index_reload(struct repo *r, struct err *err)
     result = reload_locked(r, err);
     (void)pthread_rwlock_unlock(&r->index_lock);
     return result < 0 ? err_wrap(err, "read the index") : 0;
-}
-
-/* -- looking up -------------------------------------------------------------*/
-
-static int
-find_in(const struct loaded *l, const struct chunk_id *id, struct locator *ret,
-        struct err *err)
-{
-    struct index_record rec;
-    uint32_t no;
-    int found = segment_find(&l->seg, id, &no, err);
-
-    if (found <= 0)
-        return found;
-    if (segment_record(&l->seg, no, &rec, err) < 0)
-        return -1;
-    *ret = (struct locator){
-        .pack = l->pack_base + rec.pack,
-        .offset = rec.offset,
-        .frame_len = rec.frame_len,
-        .raw_len = rec.raw_len,
-        .kind = rec.kind,
-        .record = l->record_base + no,
-    };
-    return 1;
-}
-
-static int
-find_locked(const struct catalog *c, const struct chunk_id *id,
-            struct locator *ret, struct err *err)
-{
-    struct err first = ERR_INIT;
-
-    for (size_t i = c->n; i-- > 0;) {
-        int found = find_in(&c->v[i], id, ret, &first);
-        char key[REPO_KEY_MAX];
-        struct segment_name name = {.k = c->v[i].seg.k};
-
-        if (found > 0)
-            return 1;
-        if (found == 0)
-            continue;
-        memcpy(name.sid, c->v[i].seg.sid, sizeof name.sid);
-        segment_key(&name, key);
-        (void)err_copy(err, &first);
-        (void)err_wrap(err, "index segment '%s'", key);
-        /* Another segment may still have it. */
-        err = NULL;
-    }
-    return first.code != ERR_NONE ? -1 : 0;
-}
-
-int
-index_find(struct repo *r, const struct chunk_id *id, struct locator *ret,
-           struct err *err)
-{
-    struct err why = ERR_INIT;
-    int found;
-
-    (void)pthread_rwlock_rdlock(&r->index_lock);
-    found = find_locked(r->catalog, id, ret, &why);
-    (void)pthread_rwlock_unlock(&r->index_lock);
-    return found < 0 ? err_copy(err, &why) : found;
-}
-
-static const struct loaded *
-segment_of_pack(const struct catalog *c, uint32_t pack)
-{
-    size_t lo = 0, hi = c->n;
-
-    while (lo < hi) {
-        size_t mid = lo + (hi - lo) / 2;
-
-        if (c->v[mid].pack_base + c->v[mid].seg.n_packs <= pack)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return lo < c->n ? &c->v[lo] : NULL;
-}
-
-int
-locator_pack_key(struct repo *r, const struct locator *l,
-                 char key[REPO_KEY_MAX])
-{
-    const struct loaded *s;
-    struct pack_name name;
-
-    (void)pthread_rwlock_rdlock(&r->index_lock);
-    s = segment_of_pack(r->catalog, l->pack);
-    if (s != NULL) {
-        segment_pack(&s->seg, l->pack - s->pack_base, &name);
-        pack_key(&name, key);
-    }
-    (void)pthread_rwlock_unlock(&r->index_lock);
-    return s != NULL ? 0 : -1;
-}
-
-int
-locator_compare(const struct locator *a, const struct locator *b)
-{
-    if (a->pack != b->pack)
-        return a->pack < b->pack ? -1 : 1;
-    return (a->offset > b->offset) - (a->offset < b->offset);
-}
-
-uint64_t
-index_n_records(struct repo *r)
-{
-    uint64_t n;
-
-    (void)pthread_rwlock_rdlock(&r->index_lock);
-    n = r->catalog->n_records;
-    (void)pthread_rwlock_unlock(&r->index_lock);
-    return n;
-}
-
-uint32_t
-index_n_packs(struct repo *r)
-{
-    uint32_t n;
-
-    (void)pthread_rwlock_rdlock(&r->index_lock);
-    n = r->catalog->n_packs;
-    (void)pthread_rwlock_unlock(&r->index_lock);
-    return n;
 }

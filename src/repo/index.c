@@ -304,6 +304,12 @@ check_blocks(const struct segment *s, uint32_t lo, uint32_t hi, struct err *err)
 }
 
 int
+segment_check_records(const struct segment *s, struct err *err)
+{
+    return check_blocks(s, 0, s->n_records, err);
+}
+
+int
 segment_find(const struct segment *s, const struct chunk_id *id,
              uint32_t *ret_no, struct err *err)
 {

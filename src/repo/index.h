@@ -71,5 +71,8 @@ int segment_record(const struct segment *s, uint32_t no,
                    struct index_record *ret, struct err *err);
 void segment_pack(const struct segment *s, uint32_t no, struct pack_name *ret);
 
+/* All blocks against their checksums. */
+int segment_check_records(const struct segment *s, struct err *err);
+
 /* Everything: the SHA-256 at the end, order, every record. */
 int segment_check(const struct segment *s, struct err *err);

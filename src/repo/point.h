@@ -1,6 +1,6 @@
 /* repo/point.h - points as JSON, inside the repo folder.
  *
- * Fields and limits: docs/format-points.md.  What is read back was written by
+ * Fields and limits: docs/format.md, "Points".  What is read back was written by
  * any host that may write to the repository, so every field is checked here,
  * once, and the same check stands before every commit: what cannot be read
  * back is never written.

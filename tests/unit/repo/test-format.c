@@ -11,6 +11,7 @@
 #include "jv.h"
 #include "rand.h"
 
+DEFINE_CLEANUP(struct frame_ctx *, frame_ctx_free)
 DEFINE_CLEANUP(struct hasher *, hasher_free)
 
 static const struct repo_format sample = {
@@ -185,6 +186,34 @@ test_keys(void)
     CHECK(memcmp(k.commit, k.id[FRAME_BLOB], HASH_LEN) != 0);
 }
 
+/* The ids that docs/format.md gives as examples. */
+static void
+test_known_ids(void)
+{
+    static const char *const want[] = {
+        "51c5a93e22c7659b37e0e9f2c421e5a7c7c1ad54323437e07aeef8de36af7592",
+        "7c5a3bc0df4e3d44db719f0f622d4404e5a8ce692f342f987978889335438ef8",
+        "b286418dc3d0dd7662048907689c1c8a26af69b7215f9f82d48d477edb1b12fd",
+    };
+    CLEANUP(frame_ctx_freep) struct frame_ctx *c = NULL;
+    struct repo_format f = sample;
+    struct repo_keys k;
+
+    for (unsigned i = 0; i < sizeof f.secret; i++)
+        f.secret[i] = (uint8_t)i;
+    CHECK_OK(format_keys(&f, &k, ERR_ABORT), ERR_ABORT);
+    CHECK_OK(frame_ctx_new(&k, 1, &c, ERR_ABORT), ERR_ABORT);
+    for (unsigned i = 0; i < ARRAY_SIZE(want); i++) {
+        struct chunk_id id;
+        char hex[65];
+
+        CHECK_OK(frame_id(c, FRAME_DATA + i, "x", 1, &id, ERR_ABORT),
+                 ERR_ABORT);
+        hex_encode(id.b, sizeof id.b, hex);
+        CHECK_STR(hex, want[i]);
+    }
+}
+
 /* -- commit objects ---------------------------------------------------------*/
 
 static const uint8_t key[32] = {9, 8, 7};
@@ -289,15 +318,11 @@ int
 main(int argc, char **argv)
 {
     static const struct tap_test tests[] = {
-        TEST(test_round_trip),
-        TEST(test_refused),
-        TEST(test_future),
-        TEST(test_feature_objects),
-        TEST(test_every_bit),
-        TEST(test_keys),
-        TEST(test_commit_round_trip),
-        TEST(test_commit_every_bit),
-        TEST(test_commit_fields),
+        TEST(test_round_trip),       TEST(test_refused),
+        TEST(test_future),           TEST(test_feature_objects),
+        TEST(test_every_bit),        TEST(test_keys),
+        TEST(test_known_ids),        TEST(test_commit_round_trip),
+        TEST(test_commit_every_bit), TEST(test_commit_fields),
     };
 
     return tap_run(argc, argv, tests, ARRAY_SIZE(tests));

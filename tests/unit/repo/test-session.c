@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "clock.h"
+#include "index.h"
 #include "repo_fixture.h"
 
 #define LEN 4096
@@ -411,6 +412,41 @@ test_oracle(void)
     fixture_end(&f);
 }
 
+/* A segment that is too large for the quick table is searched by itself, beside
+ * small ones. */
+static void
+test_large_segment(void)
+{
+    enum { COUNT = 70000 };
+    struct chunk_id small[10], id;
+    struct repo_session *s;
+    struct put_stat stat;
+    struct locator l;
+    struct fixture f;
+    unsigned bad = 0;
+
+    fixture_begin(&f);
+    commit_seeds(f.r, 0, 10, small);
+    for (int round = 0; round < 2; round++) {
+        s = fixture_session(f.r, 1);
+        for (uint64_t i = 1; i <= COUNT; i++) {
+            CHECK_OK(repo_put(s, 0, &i, sizeof i, NULL, &id, &stat, ERR_ABORT),
+                     ERR_ABORT);
+            bad += stat.is_new != (round == 0);
+            bad += round > 0 && index_find(f.r, &id, &l, ERR_ABORT) != 1;
+        }
+        CHECK_OK(fixture_commit(s, ERR_ABORT), ERR_ABORT);
+        repo_session_free(s);
+    }
+    CHECK(bad == 0);
+    CHECK(index_n_records(f.r) == COUNT + 10);
+    for (unsigned i = 0; i < 10; i++)
+        CHECK(reads_back(f.r, i, &small[i]));
+    id.b[SEGMENT_PREFIX - 1] ^= 1;
+    CHECK(index_find(f.r, &id, &l, ERR_ABORT) == 0);
+    fixture_end(&f);
+}
+
 /* Numbers do not change when a reload adds more. */
 static void
 test_reload_only_adds(void)
@@ -689,6 +725,7 @@ main(int argc, char **argv)
         TEST(test_read_own),
         TEST(test_bad_requests),
         TEST(test_oracle),
+        TEST(test_large_segment),
         TEST(test_reload_only_adds),
         TEST(test_threads),
         TEST(test_index_lost),
