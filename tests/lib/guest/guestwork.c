@@ -30,7 +30,7 @@
 #include <unistd.h>
 
 enum { RECORD = 512, SLOT = 64 << 10, SLOTS = 64 };
-enum { BLOCK = 4096, RING = 256, STRIDE = 64 << 10 };
+enum { BLOCK = 4096, RING = 64, STRIDE = 64 << 10 };
 
 struct work {
     int records, slots; /* in the file system */
