@@ -277,11 +277,10 @@ recover(struct source *s, struct jv *done, struct err *err)
     if (r < 0)
         return err_wrap(err, "remove what a dead run left in QEMU");
     rundir_sweep(s->run, s->scratch, done);
-    if (n == 0)
-        return 0;
-    if (continue_stopped(s, done, err) < 0)
+    if (n > 0 && continue_stopped(s, done, err) < 0)
         return -1;
-    return source_look(s, err);
+    rundir_recovered(s->run);
+    return n > 0 ? source_look(s, err) : 0;
 }
 
 int

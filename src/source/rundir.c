@@ -212,9 +212,9 @@ rundir_close(struct rundir *r, bool clean)
     if (r == NULL)
         return;
     rundir_scratch_end(r);
-    if (r->sockets != NULL)
+    if (clean && r->sockets != NULL)
         remove_tree(r->sockets);
-    if (clean && r->lock_fd >= 0)
+    if (clean && r->dead == NULL && r->lock_fd >= 0)
         (void)!ftruncate(r->lock_fd, 0);
     if (r->lock_fd >= 0)
         (void)close(r->lock_fd);
@@ -223,6 +223,12 @@ rundir_close(struct rundir *r, bool clean)
     free(r->base);
     free(r->sockets);
     free(r);
+}
+
+void
+rundir_recovered(struct rundir *r)
+{
+    jv_free(TAKE_PTR(r->dead));
 }
 
 const char *

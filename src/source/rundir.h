@@ -26,9 +26,14 @@ struct rundir;
 int rundir_open(const char *run_dir, const char *qmp_path, struct rundir **ret,
                 struct err *err);
 
-/* Directories go (their contents too); `clean` says that nothing was left
- * anywhere, so the journal is emptied; then the lock is dropped.  NULL is fine. */
+/* Drop the lock.  `clean` says that this run left nothing anywhere: its
+ * directories go, and the journal is emptied unless it is a dead run's that
+ * nobody has cleared away yet.  Not clean: journal and NBD socket stay, by
+ * which the next run knows what is ours.  NULL is fine. */
 void rundir_close(struct rundir *r, bool clean);
+
+/* What the dead run left is gone: forget its journal. */
+void rundir_recovered(struct rundir *r);
 
 /* This run's random id, RUN_ID_LEN hex digits. */
 const char *rundir_id(const struct rundir *r);

@@ -11,7 +11,7 @@ import images
 import tap
 from lab import Lab
 from tap import check, equal, skip, test, wait_for
-from tidemark import BUSY, OK, WARNING
+from tidemark import BUSY, OK, UNREACHABLE, WARNING
 from vm import Disk, slow_disk
 
 MOMENTS = 25
@@ -178,6 +178,37 @@ def qemu_dies():
     lab.vm.start()
     lab.backup()
     lab.all_restore()
+
+
+@test("QEMU stopped under a backup: a deadline ends it, the next run is right")
+def qemu_stops():
+    """The reply that never comes.  Nothing can be cleaned up in a QEMU that
+    does not listen: the next run does, once it goes on."""
+    lab = slow_lab(1 << 20)
+    churn(lab, 1)
+    run = lab.tm.start("backup", lab.vm.address, "--json")
+    wait_for("the instant", lab.vm.filters)
+    os.kill(lab.vm.proc.pid, signal.SIGSTOP)
+    try:
+        r = run.wait(180)
+    finally:
+        os.kill(lab.vm.proc.pid, signal.SIGCONT)
+    check(r.code not in (OK, WARNING), "not a success", r)
+    check("no answer" in r.err, "it says that a deadline passed", r)
+    lab.tracking(lab.backup(), vda="incremental", vdb="incremental")
+    lab.all_restore()
+
+
+@test("QEMU stopped before a backup: exit 3 within the deadline")
+def qemu_stopped():
+    lab = slow_lab()
+    os.kill(lab.vm.proc.pid, signal.SIGSTOP)
+    try:
+        r = lab.tm.run("backup", lab.vm.address, timeout=60)
+    finally:
+        os.kill(lab.vm.proc.pid, signal.SIGCONT)
+    equal(r.code, UNREACHABLE, "exit status", r)
+    lab.tracking(lab.backup(), vda="incremental", vdb="incremental")
 
 
 tap.main()

@@ -329,14 +329,25 @@ test_a_dead_run_is_found_and_swept(void)
     (void)close(fds[1]);
     CHECK(exists("", id, "") && exists("tidemark-", id, "/x"));
 
+    /* Whoever looks and goes away again leaves the knowledge in place. */
     CHECK_OK(rundir_open(area, "/qmp/dead", &r, &e), &e);
     CHECK_STR(jv_get_str(rundir_dead(r), "frozen"), "perhaps");
-    CHECK_OK(rundir_scratch(r, area, geteuid(), getegid(), &dir, &e), &e);
+    rundir_close(r, true);
+
+    CHECK_OK(rundir_open(area, "/qmp/dead", &r, &e), &e);
+    CHECK_STR(jv_get_str(rundir_dead(r), "frozen"), "perhaps");
     rundir_sweep(r, area, done);
+    rundir_recovered(r);
     CHECK(!exists("", id, "") && !exists("tidemark-", id, ""));
     CHECK(jv_size(done) == 1);
-    /* ... but not what belongs to a run that lives: ourselves */
+
+    /* What belongs to a run that lives, ourselves, is not swept. */
+    CHECK_OK(rundir_scratch(r, area, geteuid(), getegid(), &dir, &e), &e);
+    rundir_sweep(r, area, done);
     CHECK(exists("tidemark-", rundir_id(r), ""));
+    rundir_close(r, true);
+    CHECK_OK(rundir_open(area, "/qmp/dead", &r, &e), &e);
+    CHECK(rundir_dead(r) == NULL);
     rundir_close(r, true);
 }
 
