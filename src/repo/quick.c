@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "bytes.h"
-#include "cleanup.h"
 #include "err.h"
 
 #define SLOTS_MIN 4096u
@@ -22,8 +21,6 @@ struct quick {
     uint32_t n_slots; /* power of two, at least twice n */
     uint32_t n;
 };
-
-DEFINE_CLEANUP(struct quick *, quick_free)
 
 int
 quick_new(struct quick **ret, struct err *err)
