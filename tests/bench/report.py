@@ -53,6 +53,23 @@ def over_the_limit(groups):
             if name.startswith("tidemark") and case["peak_rss"] > RSS_LIMIT]
 
 
+def traits(name):
+    """(compressed?, format) of a case; None where it does not matter."""
+    packed = "zstd" in name or "-z" in name
+    form = next((f for f in ("qcow2", "raw") if f"to {f}" in name), None)
+    if name.startswith("virtnbdrestore"):
+        form = "qcow2"
+    if "plain copy" in name or name == "virtnbdbackup":
+        packed = None
+    return packed, form
+
+
+def alike(ours, theirs):
+    """Is it a fair pair?  The text shows only those, result.json all."""
+    return all(a is None or b is None or a == b
+               for a, b in zip(traits(ours), traits(theirs)))
+
+
 def table(rows):
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join([row[0].ljust(widths[0])] + [
@@ -86,10 +103,9 @@ def said_rows(cases):
 def ratio_rows(group):
     rows = [("ratio to", "", *COST)]
     for ours, peers in group.items():
-        for theirs, values in peers.items():
-            rows.append((ours, theirs, *(
-                "-" if values[k] is None else f"{values[k]:.2f}"
-                for k in COST)))
+        rows += [(ours, theirs, *("-" if values[k] is None else
+                                  f"{values[k]:.2f}" for k in COST))
+                 for theirs, values in peers.items() if alike(ours, theirs)]
     return rows
 
 
