@@ -2,6 +2,7 @@
 from bench_data import MIB
 
 RSS_LIMIT = 300 * MIB
+FOREIGN_LIMIT = 0.5  # CPUs
 HEAD = ("", "wall s", "(min - max)", "durable", "CPU tool", "CPU server",
         "peak MiB", "written MiB", "foreign")
 COST = ("wall", "durable", "all_cpu", "peak_rss")
@@ -51,6 +52,17 @@ def over_the_limit(groups):
             f"the limit is {RSS_LIMIT // MIB}"
             for group, cases in groups.items() for name, case in cases.items()
             if name.startswith("tidemark") and case["peak_rss"] > RSS_LIMIT]
+
+
+def notes(groups):
+    """What spoils the figures, if anything."""
+    seen = sorted(sample["foreign"] for cases in groups.values()
+                  for case in cases.values() for sample in case["samples"])
+    middle = seen[len(seen) // 2] if seen else 0
+    if middle < FOREIGN_LIMIT:
+        return []
+    return [f"other work kept {middle:.1f} CPUs busy during the median run: "
+            "the wall times mean little, go by the CPU times"]
 
 
 def traits(name):
@@ -124,5 +136,6 @@ def text(result):
     lines.append("")
     lines += [f"not measured: {m['what']}: {m['reason']}"
               for m in result["not_measured"]]
+    lines += [f"NOTE: {note}" for note in result["notes"]]
     lines += [f"PROBLEM: {problem}" for problem in result["problems"]]
     return "\n".join(lines) + "\n"
