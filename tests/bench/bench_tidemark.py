@@ -51,6 +51,8 @@ class Machine:
         self.socket = Path(folder) / f"{name}.qmp"
         ours = Path(folder) / f"{name}.ours"
         self.log = Path(folder) / f"{name}.log"
+        self.scratch = Path(folder) / f"{name}.scratch"
+        self.scratch.mkdir()
         with open(self.log, "ab") as out:
             self.qemu = subprocess.Popen(
                 self.arguments(name, ours), stdin=subprocess.DEVNULL,
@@ -120,7 +122,8 @@ class Repository:
 
     def backup(self):
         return [self.program, "backup", f"qmp:{self.machine.socket}",
-                "--name", NAME, "--repo", self.path, "--json", *self.options]
+                "--name", NAME, "--repo", self.path, "--json",
+                "--scratch", self.machine.scratch, *self.options]
 
     def restore(self, target, image_format):
         return [self.program, "restore", f"{NAME}@latest", "--repo",

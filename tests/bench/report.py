@@ -2,6 +2,7 @@
 from bench_data import MIB
 
 RSS_LIMIT = 300 * MIB
+FOREIGN_LIMIT = 0.5  # CPUs
 HEAD = ("", "wall s", "(min - max)", "durable", "CPU tool", "CPU server",
         "peak MiB", "written MiB", "foreign")
 COST = ("wall", "durable", "all_cpu", "peak_rss")
@@ -53,6 +54,34 @@ def over_the_limit(groups):
             if name.startswith("tidemark") and case["peak_rss"] > RSS_LIMIT]
 
 
+def notes(groups):
+    """What spoils the figures, if anything."""
+    seen = sorted(sample["foreign"] for cases in groups.values()
+                  for case in cases.values() for sample in case["samples"])
+    middle = seen[len(seen) // 2] if seen else 0
+    if middle < FOREIGN_LIMIT:
+        return []
+    return [f"other work kept {middle:.1f} CPUs busy during the median run: "
+            "the wall times mean little, go by the CPU times"]
+
+
+def traits(name):
+    """(compressed?, format) of a case; None where it does not matter."""
+    packed = "zstd" in name or "-z" in name
+    form = next((f for f in ("qcow2", "raw") if f"to {f}" in name), None)
+    if name.startswith("virtnbdrestore"):
+        form = "qcow2"
+    if "plain copy" in name or name == "virtnbdbackup":
+        packed = None
+    return packed, form
+
+
+def alike(ours, theirs):
+    """Is it a fair pair?  The text shows only those, result.json all."""
+    return all(a is None or b is None or a == b
+               for a, b in zip(traits(ours), traits(theirs)))
+
+
 def table(rows):
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join([row[0].ljust(widths[0])] + [
@@ -86,10 +115,9 @@ def said_rows(cases):
 def ratio_rows(group):
     rows = [("ratio to", "", *COST)]
     for ours, peers in group.items():
-        for theirs, values in peers.items():
-            rows.append((ours, theirs, *(
-                "-" if values[k] is None else f"{values[k]:.2f}"
-                for k in COST)))
+        rows += [(ours, theirs, *("-" if values[k] is None else
+                                  f"{values[k]:.2f}" for k in COST))
+                 for theirs, values in peers.items() if alike(ours, theirs)]
     return rows
 
 
@@ -108,5 +136,6 @@ def text(result):
     lines.append("")
     lines += [f"not measured: {m['what']}: {m['reason']}"
               for m in result["not_measured"]]
+    lines += [f"NOTE: {note}" for note in result["notes"]]
     lines += [f"PROBLEM: {problem}" for problem in result["problems"]]
     return "\n".join(lines) + "\n"
