@@ -56,8 +56,8 @@ test_keys(void)
     static const char *const good[] = {"format", "session/0a1b",
                                        "data/0123/00000001", "commit/ab.1"};
     static const char *const bad[] = {
-        "",     "/",      "a/",    "/a",     "a//b",    "../a",
-        "a/..", "a/../b", ".hid",  "a/.hid", "A",       "a b",
+        "",     "/",      "a/",       "/a",     "a//b",    "../a",
+        "a/..", "a/../b", ".hid",     "a/.hid", "A",       "a b",
         "a\nb", "a\\b",   "\xc3\xa4", "a_b",    "a/.tmp-1"};
     char longest[STORE_KEY_MAX + 2];
 
