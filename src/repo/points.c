@@ -142,7 +142,8 @@ read_rec(struct repo *r, const char *key, struct commit_rec *rec,
     if (session == NULL || strcmp(session, sid) != 0)
         return err_set(err, ERR_CORRUPT, "%s: belongs to session '%.32s'", key,
                        session == NULL ? "" : session);
-    if (type != COMMIT_COMMIT)
+    /* A commit without a point only adds packs and segments. */
+    if (type != COMMIT_COMMIT || jv_get(payload, "point") == NULL)
         return 0;
     if (point_from_json(jv_get(payload, "point"), &rec->point, rec->prev,
                         &rec->has_prev, err) < 0)

@@ -285,6 +285,40 @@ test_bad_objects(void)
     CHECK(l.n == 2 && l.v[1]->seq == 2);
 }
 
+/* A commit object may have no point: what a collector or a long session adds to
+ * the index.  It is no damage, and its segments count. */
+static void
+test_without_point(void)
+{
+    CLEANUP(temp_repo_done) struct temp_repo t;
+    CLEANUP(repo_closep) struct repo *r = NULL;
+    CLEANUP(point_list_done) struct point_list l = {0};
+    CLEANUP(buf_done) struct buf object = BUF_INIT;
+    CLEANUP_JV struct jv *parts = NULL;
+    struct repo_session *s;
+    struct chunk_id id;
+    struct locator loc;
+    struct err err = ERR_INIT;
+    char key[REPO_KEY_MAX];
+
+    temp_repo_init(&t);
+    (void)repo_open(t.path, temp_ops(), &r, ERR_ABORT);
+    backup(r, "web");
+    s = begin(r);
+    (void)repo_put(s, 0, "only here", 9, NULL, &id, NULL, ERR_ABORT);
+    (void)session_seal(s, &parts, ERR_ABORT);
+    (void)jv_set_str(parts, "session", session_sid(s));
+    (void)commit_encode(repo_key_commit(r), COMMIT_COMMIT, parts, &object,
+                        ERR_ABORT);
+    commit_key(session_sid(s), 1, key);
+    (void)store_put(r->store, key, object.data, object.len, ERR_ABORT);
+    session_set_fate(s, SESSION_COMMITTED);
+    repo_session_free(s);
+    CHECK_OK(repo_points(r, NULL, &l, NULL, &err), &err);
+    CHECK(l.n == 1);
+    CHECK(index_find(r, &id, &loc, ERR_ABORT) == 1);
+}
+
 /* A session commits once. */
 static void
 test_not_twice(void)
@@ -324,6 +358,7 @@ main(int argc, char **argv)
         TEST(test_parent_exchanged),
         TEST(test_parent_deleted),
         TEST(test_bad_objects),
+        TEST(test_without_point),
         TEST(test_not_twice),
     };
 
