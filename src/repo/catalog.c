@@ -349,15 +349,11 @@ static int
 read_commit(struct repo *r, const char *key, enum commit_type *ret_type,
             struct jv **ret, struct err *err)
 {
-    const uint8_t *map;
-    size_t len;
-    int result;
+    CLEANUP(buf_done) struct buf b = BUF_INIT;
 
-    if (store_map(r->store, key, &map, &len, err) < 0)
+    if (commit_load(r, key, &b, err) < 0)
         return -1;
-    result = commit_decode(r->keys.commit, map, len, ret_type, ret, err);
-    store_unmap(r->store, map, len);
-    return result;
+    return commit_decode(r->keys.commit, b.data, b.len, ret_type, ret, err);
 }
 
 static int

@@ -173,6 +173,10 @@ enum commit_type {
 
 /* "commit/<sid>.<k>" */
 void commit_key(const char *sid, unsigned k, char key[REPO_KEY_MAX]);
+/* All bytes of a commit object, appended to `b`.  Read, not mapped: a sector that
+ * cannot be read is an error then and no SIGBUS. */
+int commit_load(struct repo *r, const char *key, struct buf *b,
+                struct err *err);
 /* Pure: payload to bytes and back.  Decoding checks the HMAC under `key`
  * before it looks at the payload; ERR_CORRUPT, ERR_UNSUPPORTED. */
 int commit_encode(const uint8_t key[32], enum commit_type type,

@@ -1,4 +1,6 @@
 /* Committing points, and the chain that they make. */
+#include <errno.h>
+
 #include "buf.h"
 #include "io.h"
 #include "points.h"
@@ -285,6 +287,42 @@ test_bad_objects(void)
     CHECK(l.n == 2 && l.v[1]->seq == 2);
 }
 
+/* A commit object that cannot be read costs its own point, nothing else. */
+static ssize_t
+bad_sector(int fd, void *buf, size_t len, off_t off)
+{
+    char link[64], path[512] = "";
+
+    (void)snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    if (readlink(link, path, sizeof path - 1) > 0 &&
+        strstr(path, "/commit/") != NULL) {
+        errno = EIO;
+        return -1;
+    }
+    return pread(fd, buf, len, off);
+}
+
+static void
+test_unreadable(void)
+{
+    CLEANUP(temp_repo_done) struct temp_repo t;
+    CLEANUP(point_list_done) struct point_list l = {0};
+    CLEANUP_JV struct jv *bad = NULL;
+    struct file_ops ops = file_ops_system;
+    struct repo *r = NULL;
+    struct err err = ERR_INIT;
+
+    temp_repo_init(&t);
+    (void)repo_open(t.path, temp_ops(), &r, ERR_ABORT);
+    backup(r, "web");
+    repo_close(r);
+    ops.pread = bad_sector;
+    CHECK_OK(repo_open(t.path, &ops, &r, &err), &err);
+    CHECK_OK(repo_points(r, NULL, &l, &bad, &err), &err);
+    CHECK(l.n == 0 && jv_size(bad) == 1);
+    repo_close(r);
+}
+
 /* A commit object may have no point: what a collector or a long session adds to
  * the index.  It is no damage, and its segments count. */
 static void
@@ -358,6 +396,7 @@ main(int argc, char **argv)
         TEST(test_parent_exchanged),
         TEST(test_parent_deleted),
         TEST(test_bad_objects),
+        TEST(test_unreadable),
         TEST(test_without_point),
         TEST(test_not_twice),
     };
