@@ -244,10 +244,10 @@ have_chunk(struct repo_session *s, const struct chunk_id *id, struct err *err)
     struct locator loc;
     int found = index_find(s->repo, id, &loc, NULL);
 
-    if (found > 0)
+    if (found > 0 && !loc.absent)
         return 1;
-    /* A damaged index says nothing about this chunk: it is stored again, which
-     * heals it. */
+    /* A damaged index says nothing about this chunk, and a lost pack has it no
+     * more: it is stored again, which heals it. */
     (void)pthread_mutex_lock(&s->lock);
     found = session_find_locked(s, id, &rec, &class, err);
     (void)pthread_mutex_unlock(&s->lock);
