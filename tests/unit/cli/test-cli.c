@@ -113,6 +113,7 @@ test_usage_errors(void)
     } cases[] = {
         {"bakup x", "unknown command 'bakup'; did you mean 'backup'?"},
         {"xyzzy", "unknown command 'xyzzy'; see"},
+        {"frob", "unknown command 'frob'; see"},
         {"--json points", "options go after the command"},
         {"init", "init: REPO is missing"},
         {"init ", "init: REPO is missing"},
