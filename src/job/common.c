@@ -192,6 +192,12 @@ point_pick(struct repo *r, const char *spec, struct point_list *ret_list,
         return err_set_errno(err, ENOMEM, "point '%s'", spec);
     if (repo_points(r, machine, &list, &bad, err) < 0)
         return -1;
+    if (list.n == 0) { /* so that the error says which machines there are */
+        point_list_done(&list);
+        jv_free(TAKE_PTR(bad));
+        if (repo_points(r, NULL, &list, &bad, err) < 0)
+            return -1;
+    }
     if (point_find(&list, spec, ret, err) < 0) {
         point_list_done(&list);
         if (jv_size(bad) > 0)

@@ -197,7 +197,7 @@ make_images(struct restore *r, struct err *err)
         if (hooks_canceled(r->hooks))
             return err_set(err, ERR_CANCELED, "canceled");
         if (image_make(&opts, &r->targets[i].image, err) < 0)
-            return -1;
+            return err_wrap(err, "restore to '%s'", r->opts->to);
     }
     return 0;
 }

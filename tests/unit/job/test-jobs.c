@@ -334,6 +334,12 @@ test_points_show_verify(void)
     v.what = "nobody";
     CHECK(job_verify(&v, &hooks, &result, &err) < 0);
     CHECK(err.code == ERR_NOT_FOUND);
+    CHECK_STR(err.msg,
+              "no machine 'nobody'; there is 'fake'; see: tidemark points");
+    err_clear(&err);
+    CHECK(job_show(v.repo, "nobody@latest", &result, &err) < 0);
+    CHECK_STR(err.msg,
+              "no machine 'nobody'; there is 'fake'; see: tidemark points");
     world_done(&w);
 }
 

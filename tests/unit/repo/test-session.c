@@ -78,6 +78,7 @@ test_init_refuses(void)
     fixture_begin(&f);
     CHECK(repo_init(f.dir, REPO_CHUNK_DEFAULT, NULL, &err) < 0);
     CHECK(err.code == ERR_EXISTS);
+    CHECK(strstr(err.msg, "is a Tidemark repository already") != NULL);
     err_clear(&err);
     CHECK(repo_init(f.dir, 65537, NULL, &err) < 0);
     CHECK(err.code == ERR_USAGE);
@@ -93,7 +94,7 @@ check_no_repository(const char *path)
 
     (void)snprintf(want, sizeof want,
                    "'%s' is not a Tidemark repository; make one with: "
-                   "tidemark init %s",
+                   "tidemark init '%s'",
                    path, path);
     CHECK(repo_open(path, NULL, &r, &err) < 0);
     CHECK(err.code == ERR_NOT_FOUND && r == NULL);
