@@ -172,9 +172,27 @@ repo_init(const char *path, uint32_t chunk_size, const struct file_ops *ops,
 /* -- opening ----------------------------------------------------------------*/
 
 static int
-no_repository(const char *path, struct err *err)
+any_object(void *arg, const char *key, uint64_t len)
+{
+    (void)arg;
+    (void)key;
+    (void)len;
+    return 1;
+}
+
+/* `why`: what is wrong with the "format" object.  Where there are points, the
+ * advice to make a repository would be the wrong one. */
+static int
+no_repository(struct store *s, const char *path, const struct err *why,
+              struct err *err)
 {
     err_clear(err);
+    if (s != NULL && store_list(s, "commit", any_object, NULL, NULL) == 1)
+        return err_set(err, ERR_CORRUPT,
+                       "repository '%s' holds points but its object 'format' "
+                       "is damaged or missing (%s); put it back from a copy "
+                       "of the repository",
+                       path, why->msg);
     return err_set(err, ERR_NOT_FOUND,
                    "'%s' is not a Tidemark repository; make one with: "
                    "tidemark init '%s'",
@@ -232,7 +250,7 @@ repo_open(const char *path, const struct file_ops *ops, struct repo **ret,
     if (store_dir_open(path, ops, &r->store, &why) < 0 ||
         read_format(r->store, &f, &why) < 0) {
         if (why.code == ERR_NOT_FOUND || why.code == ERR_FORMAT)
-            return no_repository(path, err);
+            return no_repository(r->store, path, &why, err);
         (void)err_copy(err, &why);
         return err_wrap(err, "open repository '%s'", path);
     }
