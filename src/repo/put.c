@@ -179,6 +179,8 @@ start_pack_locked(struct repo_session *s, enum pack_class class,
     memcpy(name.sid, s->sid, sizeof name.sid);
     if (pack_new(&name, &s->current[class], err) < 0)
         return -1;
+    if (class == PACK_DATA) /* the others stay small */
+        flusher_reuse(s->flusher, s->current[class]);
     s->classes[s->n_packs++] = (uint8_t) class;
     return 0;
 }
