@@ -3,11 +3,10 @@
  * Order matters here more than anywhere else:
  *   everything slow first (scratch, NBD server), then freeze, one transaction,
  *   thaw, and only then the nodes and exports that need no instant.
- * The transaction adds, per disk: a disabled temporary bitmap, into which the
- * base bitmap is merged (that copy is exported: the base itself is never
- * touched and goes on recording), the new generation's bitmap, and the backup
- * job whose filter keeps old data in the scratch file.  QEMU drains all disks
- * for the whole list, so no guest write falls in between (qemu.md 2.2).
+ * The transaction adds, per disk: the new generation's bitmap, the backup job
+ * whose filter keeps old data in the scratch file, and a disabled temporary
+ * bitmap, into which the base bitmap is merged (that copy is exported: the base
+ * itself is never touched and goes on recording).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -213,6 +212,11 @@ start_server(struct source *s, struct err *err)
     return 0;
 }
 
+/* The order keeps a write that falls in between from being lost: a disk with an
+ * iothread goes on writing until its backup action drains it (QEMU's drain at
+ * the start of a transaction has ended by then).  So the new bitmap records
+ * from before the instant and the base is copied after it: both can only have
+ * too much. */
 static int
 add_disk_actions(struct source *s, struct capture_disk *d, struct jv *list)
 {
@@ -220,17 +224,6 @@ add_disk_actions(struct source *s, struct capture_disk *d, struct jv *list)
     struct jv *backup, *fresh;
     int r = 0;
 
-    if (d->base != NULL) {
-        r |= jv_add(list,
-                    qmp_action("block-dirty-bitmap-add",
-                               jv_build("{s:s, s:s, s:i, s:b}", "node", node,
-                                        "name", d->dirty, "granularity",
-                                        GRANULARITY, "disabled", 1)));
-        r |= jv_add(
-            list, qmp_action("block-dirty-bitmap-merge",
-                             jv_build("{s:s, s:s, s:[s]}", "node", node,
-                                      "target", d->dirty, "bitmaps", d->base)));
-    }
     fresh = jv_build("{s:s, s:s, s:i}", "node", node, "name", d->fresh,
                      "granularity", GRANULARITY);
     if (d->persistent)
@@ -242,6 +235,12 @@ add_disk_actions(struct source *s, struct capture_disk *d, struct jv *list)
                                               "node", node, "target", d->fresh,
                                               "bitmaps", "node", d->paint,
                                               "name", d->paint_bitmap)));
+    if (d->base != NULL)
+        r |= jv_add(list,
+                    qmp_action("block-dirty-bitmap-add",
+                               jv_build("{s:s, s:s, s:i, s:b}", "node", node,
+                                        "name", d->dirty, "granularity",
+                                        GRANULARITY, "disabled", 1)));
     backup = jv_build("{s:s, s:s, s:s, s:s, s:s, s:b}", "job-id", d->job,
                       "device", node, "target", d->scratch, "sync", "none",
                       "filter-node-name", d->filter, "auto-dismiss", 0);
@@ -249,6 +248,11 @@ add_disk_actions(struct source *s, struct capture_disk *d, struct jv *list)
     if (s->features.on_cbw_error)
         r |= jv_set_str(backup, "on-cbw-error", "break-snapshot");
     r |= jv_add(list, qmp_action("blockdev-backup", backup));
+    if (d->base != NULL)
+        r |= jv_add(
+            list, qmp_action("block-dirty-bitmap-merge",
+                             jv_build("{s:s, s:s, s:[s]}", "node", node,
+                                      "target", d->dirty, "bitmaps", d->base)));
     return r;
 }
 
