@@ -25,12 +25,21 @@ broken(struct capture *c, const char *what)
     c->broken = true;
 }
 
+/* QEMU names the node at the top of the device: our filter, or what stands above
+ * it (a throttle node, say).  There it cannot be told whether the disk or its
+ * scratch failed, and a stopped guest is worse than a lost point. */
 static struct capture_disk *
-by_filter(const struct capture *c, const char *node)
+by_top(const struct source *s, const char *node)
 {
-    for (size_t i = 0; node != NULL && i < c->n; i++)
-        if (strcmp(c->v[i].filter, node) == 0)
+    const struct capture *c = &s->cap;
+
+    for (size_t i = 0; node != NULL && i < c->n; i++) {
+        const struct disk *d = &s->inv.disks[c->v[i].disk];
+
+        if (strcmp(c->v[i].filter, node) == 0 ||
+            (strcmp(d->root, d->node) != 0 && strcmp(d->root, node) == 0))
             return &c->v[i];
+    }
     return NULL;
 }
 
@@ -44,12 +53,15 @@ is_job(const struct capture *c, const char *id)
 }
 
 static void
-io_error(struct capture *c, const struct jv *data)
+io_error(struct source *s, const struct jv *data)
 {
+    struct capture *c = &s->cap;
     const char *action = jv_get_str(data, "action");
-    struct capture_disk *d = by_filter(c, jv_get_str(data, "node-name"));
+    const char *operation = jv_get_str(data, "operation");
+    struct capture_disk *d = by_top(s, jv_get_str(data, "node-name"));
 
-    if (d == NULL)
+    /* A guest's read never touches the scratch. */
+    if (d == NULL || (operation != NULL && strcmp(operation, "read") == 0))
         return;
     d->failed = true;
     broken(c, "the scratch file could not take the old data of a guest write "
@@ -67,7 +79,7 @@ capture_event(void *arg, const char *name, const struct jv *data)
     if (!c->taken || c->n == 0)
         return;
     if (strcmp(name, "BLOCK_IO_ERROR") == 0) {
-        io_error(c, data);
+        io_error(s, data);
     } else if (strcmp(name, "JOB_STATUS_CHANGE") == 0) {
         const char *status = jv_get_str(data, "status");
 
