@@ -160,7 +160,7 @@ make_scratch(struct source *s, struct err *err)
     uint64_t avail;
 
     qmp_peer(s->qmp, &uid, &gid, &pid);
-    if (rundir_scratch(s->run, s->scratch, uid, gid, &dir, err) < 0)
+    if (rundir_scratch(s->run, s->scratch, uid, &dir, err) < 0)
         return -1;
     if (statvfs(dir, &vfs) < 0)
         return err_set_errno(err, errno, "scratch area '%s'", s->scratch);
@@ -346,6 +346,7 @@ thaw(struct source *s, struct source_instant *ret)
     if (report.held && report.filesystems == 0)
         (void)snprintf(ret->note, sizeof ret->note,
                        "the agent froze no file system");
+    s->maybe_frozen = !report.thaw_confirmed;
     if (report.thaw_confirmed)
         (void)rundir_note(s->run, "frozen", "no", NULL);
 }

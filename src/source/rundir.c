@@ -124,15 +124,25 @@ read_journal(int fd)
     return j;
 }
 
+/* One write over what is there: a kill in the middle must not lose the facts
+ * that stand in it.  White space covers the end of a longer one. */
 static int
 write_journal(struct rundir *r, struct err *err)
 {
+    CLEANUP(buf_done) struct buf b = BUF_INIT;
     CLEANUP_FREE char *text = jv_text(r->journal, true);
+    struct stat st;
 
     if (text == NULL)
         return err_set_errno(err, ENOMEM, "journal of this run");
-    if (ftruncate(r->lock_fd, 0) < 0 ||
-        io_pwrite_full(r->lock_fd, text, strlen(text), 0) < 0)
+    if (fstat(r->lock_fd, &st) < 0)
+        return err_set_errno(err, errno, "journal in '%s'", r->base);
+    if (buf_append(&b, text, strlen(text), err) < 0)
+        return -1;
+    while (b.len < (size_t)st.st_size)
+        if (buf_append(&b, "\n", 1, err) < 0)
+            return -1;
+    if (io_pwrite_full(r->lock_fd, b.data, b.len, 0) < 0)
         return err_set_errno(err, errno, "write the journal in '%s'", r->base);
     return 0;
 }
@@ -258,11 +268,14 @@ make_private(const char *path, unsigned uid, unsigned gid, struct err *err)
 {
     if (mkdir(path, 0700) < 0)
         return err_set_errno(err, errno, "make directory '%s'", path);
-    if (uid != geteuid() && chown(path, uid, gid) < 0)
-        return err_set_errno(err, errno,
-                             "give '%s' to QEMU's user %u; run as root or as "
-                             "that user",
-                             path, uid);
+    if (uid != geteuid() && chown(path, uid, gid) < 0) {
+        (void)err_set_errno(err, errno,
+                            "give '%s' to QEMU's user %u; run as root or as "
+                            "that user",
+                            path, uid);
+        (void)rmdir(path);
+        return -1;
+    }
     return 0;
 }
 
@@ -284,7 +297,7 @@ rundir_sockets(struct rundir *r, unsigned uid, unsigned gid,
 
 int
 rundir_scratch(struct rundir *r, const char *scratch, unsigned uid,
-               unsigned gid, const char **ret_dir, struct err *err)
+               const char **ret_dir, struct err *err)
 {
     CLEANUP_FREE char *path = NULL;
     CLEANUP_FREE char *fresh = NULL;
@@ -295,8 +308,16 @@ rundir_scratch(struct rundir *r, const char *scratch, unsigned uid,
         asprintf(&fresh, "%s/." PREFIX "%s", scratch, r->id) < 0)
         return err_set_errno(err, ENOMEM, "scratch directory");
     if (rundir_note(r, "scratch", path, err) < 0 ||
-        make_private(fresh, uid, gid, err) < 0)
+        make_private(fresh, geteuid(), getegid(), err) < 0)
         return err_wrap(err, "scratch area '%s'", scratch);
+    /* QEMU's user passes through to its files.  It does not own the directory:
+     * in a sticky area it could put a link in its place, and we, perhaps root,
+     * would make files behind it. */
+    if (uid != geteuid() && chmod(fresh, 0711) < 0) {
+        (void)err_set_errno(err, errno, "scratch directory '%s'", fresh);
+        (void)rmdir(fresh);
+        return -1;
+    }
     r->scratch_fd = open(fresh, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (r->scratch_fd < 0 || flock(r->scratch_fd, LOCK_EX | LOCK_NB) < 0 ||
         rename(fresh, path) < 0) {

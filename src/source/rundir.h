@@ -50,9 +50,10 @@ int rundir_note(struct rundir *r, const char *key, const char *value,
 int rundir_sockets(struct rundir *r, unsigned uid, unsigned gid,
                    const char **ret_dir, struct err *err);
 
-/* Make and lock this run's directory in the scratch area `scratch`. */
+/* Make and lock this run's directory in the scratch area `scratch`: ours, but
+ * uid may reach the files in it that it owns. */
 int rundir_scratch(struct rundir *r, const char *scratch, unsigned uid,
-                   unsigned gid, const char **ret_dir, struct err *err);
+                   const char **ret_dir, struct err *err);
 /* Remove the scratch directory and what is in it now. */
 void rundir_scratch_end(struct rundir *r);
 

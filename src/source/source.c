@@ -270,7 +270,7 @@ source_close(struct source *s)
     qmp_schema_free(s->schema);
     capture_done(&s->cap);
     /* An unclean end keeps the journal: the next run reads what to do. */
-    rundir_close(s->run, !s->dirty);
+    rundir_close(s->run, !s->dirty && !s->maybe_frozen);
     inventory_done(&s->inv);
     jv_free(s->nodes);
     address_done(&s->at);

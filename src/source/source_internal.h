@@ -83,7 +83,8 @@ struct source {
     char *name, *uuid;
     enum rung rung;
     char refusal[512];
-    bool dirty; /* something of ours may be left in QEMU */
+    bool dirty;        /* something of ours may be left in QEMU */
+    bool maybe_frozen; /* no thaw was confirmed */
     struct capture cap;
 };
 
