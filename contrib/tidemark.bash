@@ -12,6 +12,24 @@ _tidemark_points()
         sed -n 's/^\([A-Za-z0-9._-]*@[0-9a-f]*\) .*/\1/p'
 }
 
+# Directories: readline quotes what has spaces, and goes on behind a '/'.
+_tidemark_directories()
+{
+    compopt -o filenames 2>/dev/null
+    mapfile -t COMPREPLY < <(compgen -d -- "$1")
+}
+
+# Readline may take the '@' of a point for the begin of a word: it then wants
+# only what comes from there on.
+_tidemark_refs()
+{
+    local word=${COMP_LINE:0:COMP_POINT} cut=
+    word=${word##*[[:space:]]}
+    [[ $word == *@* && $COMP_WORDBREAKS == *@* ]] && cut=${word%@*}
+    mapfile -t COMPREPLY < <(compgen -W "$(_tidemark_points)" -- "$word")
+    COMPREPLY=("${COMPREPLY[@]#"$cut"}")
+}
+
 _tidemark()
 {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
@@ -25,7 +43,7 @@ _tidemark()
     fi
     case $prev in
     --repo | --to | --scratch)
-        mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+        _tidemark_directories "$cur"
         return
         ;;
     --quiesce)
@@ -61,10 +79,8 @@ _tidemark()
         return
     fi
     case ${COMP_WORDS[1]} in
-    init) mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
-    show | restore | verify)
-        mapfile -t COMPREPLY < <(compgen -W "$(_tidemark_points)" -- "$cur")
-        ;;
+    init) _tidemark_directories "$cur" ;;
+    show | restore | verify) _tidemark_refs ;;
     esac
 }
 

@@ -94,7 +94,7 @@ static const struct command *
 find_command(const char *word, struct err *err)
 {
     const struct command *near = NULL;
-    size_t best = strlen(word) / 2 + 1; /* further away is no likeness */
+    size_t best = strlen(word) / 3 + 1; /* further away is no likeness */
 
     if (best > 3)
         best = 3;

@@ -75,6 +75,7 @@ const char *const *cli_list(const struct opt_list *l);
 
 /* "web1@1f3a9c": machine and the first `digits` of the point's id. */
 #define POINT_REF_DIGITS 6
+#define POINT_REF_MAX 320 /* a name of 255 bytes, '@' and a whole id */
 void point_ref(const struct jv *point, unsigned digits, char *buf, size_t len);
 
 /* "file system consistent, frozen 45 ms", "crash consistent (no agent)". */

@@ -56,7 +56,7 @@ report_skipped(struct cli *c)
 static int
 report(struct cli *c, const struct jv *point, struct err *err)
 {
-    char ref[128], consistency[384];
+    char ref[POINT_REF_MAX], consistency[384];
 
     if (c->out.quiet)
         return 0;

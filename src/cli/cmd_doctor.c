@@ -9,6 +9,19 @@ static const struct opt opts[] = {
     OPT_END,
 };
 
+static bool
+can_be_backed_up(const struct jv *result)
+{
+    const struct jv *disks = jv_get(result, "disks");
+
+    if (strcmp(report_str(result, "capture", ""), "none") == 0)
+        return false;
+    for (size_t i = 0; i < jv_size(disks); i++)
+        if (jv_get(jv_at(disks, i), "skipped") == NULL)
+            return true;
+    return disks == NULL;
+}
+
 static int
 run(struct cli *c, struct err *err)
 {
@@ -26,7 +39,7 @@ run(struct cli *c, struct err *err)
         return -1;
     (void)out_flush(&c->out, NULL); /* before what is wrong */
     out_warnings(&c->out, jv_get(result, "warnings"));
-    if (strcmp(report_str(result, "capture", ""), "none") != 0)
+    if (can_be_backed_up(result))
         return cli_status(c);
     out_complain(&c->out, "this machine cannot be backed up as it is");
     return EXIT_FAILED;

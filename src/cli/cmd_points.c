@@ -48,7 +48,7 @@ add_row(struct table *t, const struct jv *p, unsigned digits)
     const struct jv *disks = jv_get(p, "disks");
     uint64_t size = 0, fresh = 0, stored = 0;
     const char *consistency = report_str(p, "consistency", "?");
-    char ref[256];
+    char ref[POINT_REF_MAX];
 
     for (size_t i = 0; i < jv_size(disks); i++) {
         size += report_uint(jv_at(disks, i), "size");

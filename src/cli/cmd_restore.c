@@ -24,7 +24,7 @@ report(struct cli *c, const struct jv *result, struct err *err)
     CLEANUP(table_freep)
     struct table *t = table_new("DISK|>SIZE|>WRITTEN|FILE");
     const struct jv *files = jv_get(result, "disks");
-    char ref[128];
+    char ref[POINT_REF_MAX];
 
     for (size_t i = 0; i < jv_size(files); i++) {
         const struct jv *f = jv_at(files, i);

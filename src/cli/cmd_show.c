@@ -24,7 +24,8 @@ report(struct cli *c, const struct jv *p, struct err *err)
     point_consistency(p, text, sizeof text);
     out_field(o, "consistency", text);
     out_field(o, "capture", report_str(p, "capture", "?"));
-    out_field(o, "parent", report_str(p, "parent", ""));
+    if (*report_str(p, "parent", "") != '\0')
+        out_field(o, "parent", report_str(p, "parent", ""));
     if (jv_is_object(jv_get(p, "config")))
         out_field(o, "configuration", "stored; shown with --json");
     out_line(o, "%s", "");

@@ -38,6 +38,8 @@ report(struct cli *c, const struct jv *result, struct err *err)
     CLEANUP(table_freep)
     struct table *t = table_new("DAMAGED|DISK|>OFFSET|>BYTES|PROBLEM");
     const struct jv *problems = jv_get(result, "problems");
+    uint64_t n_points = report_uint(result, "points");
+    uint64_t n_chunks = report_uint(result, "chunks");
     char size[SIZE_TEXT_MAX];
 
     for (size_t i = 0; i < jv_size(problems); i++)
@@ -46,8 +48,9 @@ report(struct cli *c, const struct jv *result, struct err *err)
         return -1;
     if (!c->out.quiet)
         out_line(&c->out,
-                 "checked %" PRIu64 " points, %" PRIu64 " chunks, %s: %s",
-                 report_uint(result, "points"), report_uint(result, "chunks"),
+                 "checked %" PRIu64 " point%s, %" PRIu64 " chunk%s, %s: %s",
+                 n_points, n_points == 1 ? "" : "s", n_chunks,
+                 n_chunks == 1 ? "" : "s",
                  size_text(report_uint(result, "bytes"), size),
                  jv_size(problems) > 0 ? "damage found" : "no damage found");
     return 0;

@@ -190,8 +190,10 @@ explain(const struct tables *t, int answer, char **argv, struct err *err)
         return err_set(err, ERR_USAGE, "option '--%s' takes no value",
                        row->name);
     if (optopt != 0)
-        return err_set(err, ERR_USAGE, "unknown option '-%c'", optopt);
-    return err_set(err, ERR_USAGE, "unknown or ambiguous option '%s'", word);
+        return err_set(err, ERR_USAGE, "unknown option '-%c'; see --help",
+                       optopt);
+    return err_set(err, ERR_USAGE,
+                   "unknown or ambiguous option '%s'; see --help", word);
 }
 
 static int

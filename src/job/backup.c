@@ -215,7 +215,7 @@ take_instant(struct backup *b, struct err *err)
     if (want == NULL)
         return err_set_errno(err, ENOMEM, "capture of %zu disks", b->plan.n);
     if (hooks_canceled(b->hooks))
-        return err_set(err, ERR_CANCELED, "canceled");
+        return err_set(err, ERR_CANCELED, "canceled: nothing was committed");
     for (size_t i = 0; i < b->plan.n; i++) {
         const struct plan_disk *p = &b->plan.v[i];
 
@@ -245,7 +245,7 @@ look_after(void *arg, uint64_t done, uint64_t total, struct err *err)
     struct backup *b = arg;
 
     if (hooks_canceled(b->hooks))
-        return err_set(err, ERR_CANCELED, "canceled");
+        return err_set(err, ERR_CANCELED, "canceled: nothing was committed");
     hooks_progress(b->hooks, "read", done, total);
     if (source_watch(b->source, WATCH_MS, &b->cause) < 0)
         return err_copy(err, &b->cause);
@@ -385,8 +385,10 @@ backup_done(struct backup *b)
 /* From the instant on the machine was there: what fails now is the backup, not
  * the way to the machine. */
 static int
-reached(struct err *err)
+reached(const struct backup *b, struct err *err)
 {
+    if (err != NULL && err->code == ERR_NO_SPACE && err->side == ERR_SIDE_REPO)
+        (void)err_wrap(err, "no room in repository '%s'", b->opts->repo);
     if (err != NULL && err->side == ERR_SIDE_MACHINE)
         err->side = ERR_SIDE_NONE;
     return -1;
@@ -409,6 +411,6 @@ job_backup(const struct job_backup_opts *opts, const struct job_hooks *hooks,
         return -1;
     if (take_instant(&b, err) < 0 || copy_disks(&b, err) < 0 ||
         commit(&b, err) < 0)
-        return reached(err);
+        return reached(&b, err);
     return backup_report(&b, ret_result, err);
 }

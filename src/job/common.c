@@ -192,6 +192,12 @@ point_pick(struct repo *r, const char *spec, struct point_list *ret_list,
         return err_set_errno(err, ENOMEM, "point '%s'", spec);
     if (repo_points(r, machine, &list, &bad, err) < 0)
         return -1;
+    if (list.n == 0) { /* so that the error says which machines there are */
+        point_list_done(&list);
+        jv_free(TAKE_PTR(bad));
+        if (repo_points(r, NULL, &list, &bad, err) < 0)
+            return -1;
+    }
     if (point_find(&list, spec, ret, err) < 0) {
         point_list_done(&list);
         if (jv_size(bad) > 0)
@@ -217,6 +223,10 @@ point_config(struct repo *r, const struct point *p, struct jv **ret,
 {
     CLEANUP_FREE uint8_t *text = NULL;
 
+    if (p->config_len == 0) { /* allowed, and no reason to fail a restore */
+        *ret = jv_null();
+        return 0;
+    }
     if (repo_get_blob(r, &p->config, p->config_len, &text, err) < 0 ||
         jv_parse(text, p->config_len, JV_DEPTH_MAX, ret, err) < 0)
         return err_wrap(err, "configuration of point '%s@%.8s'", p->machine,

@@ -114,6 +114,19 @@ verify_progress(void *arg, uint64_t done, uint64_t total)
     hooks_progress(arg, "verify", done, total);
 }
 
+/* Looks it up again for the words of the one place that has them. */
+static int
+no_machine(struct verifying *v, const char *what, struct err *err)
+{
+    const struct point *found;
+
+    point_list_done(&v->list);
+    if (point_pick(v->repo, what, &v->list, &found, err) < 0)
+        return -1;
+    return err_set(err, ERR_NOT_FOUND, "machine '%s' has just got a point",
+                   what);
+}
+
 static int
 find_points(struct verifying *v, struct err *err)
 {
@@ -131,10 +144,7 @@ find_points(struct verifying *v, struct err *err)
     if (repo_points(v->repo, what, &v->list, &v->bad, err) < 0)
         return -1;
     if (what != NULL && v->list.n == 0 && jv_size(v->bad) == 0)
-        return err_set(err, ERR_NOT_FOUND,
-                       "the repository has no machine '%s'; list its points "
-                       "to see what there is",
-                       what);
+        return no_machine(v, what, err);
     return 0;
 }
 

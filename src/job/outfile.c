@@ -57,6 +57,17 @@ rename_new(const struct outfile *f)
                            : -1;
 }
 
+/* Under the partial name there may be another program's half of a file. */
+static bool
+is_ours(const struct outfile *f)
+{
+    struct stat a, b;
+
+    return fstat(f->fd, &a) == 0 &&
+           fstatat(f->dir_fd, f->partial, &b, AT_SYMLINK_NOFOLLOW) == 0 &&
+           a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
 int
 outfile_publish(struct outfile *f, struct err *err)
 {
@@ -64,6 +75,11 @@ outfile_publish(struct outfile *f, struct err *err)
 
     if (fsync(f->fd) != 0)
         return err_set_errno(err, errno, "make '%s' durable", f->partial);
+    if (!is_ours(f))
+        return err_set(err, ERR_EXISTS,
+                       "'%s' was removed or replaced meanwhile: does another "
+                       "restore write to this directory?",
+                       f->partial);
     r = f->overwrite ? renameat(f->dir_fd, f->partial, f->dir_fd, f->name)
                      : rename_new(f);
     if (r != 0 && errno == EEXIST)

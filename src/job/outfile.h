@@ -2,7 +2,8 @@
  *
  * Written as ".NAME.tidemark-partial" in the same directory, then fsync, rename,
  * fsync of the directory.  NAME has been checked by the caller (no '/'); links
- * are never followed.
+ * are never followed.  Two programs must not make the same file at once: the
+ * partial name is the same.
  */
 #pragma once
 

@@ -330,6 +330,15 @@ plan_done(struct plan *p)
     *p = (struct plan){0};
 }
 
+static bool
+planned(const struct plan *p, const struct source_disk *d)
+{
+    for (size_t i = 0; i < p->n; i++)
+        if (strcmp(p->v[i].disk->name, d->name) == 0)
+            return true;
+    return false;
+}
+
 struct jv *
 plan_event(const struct plan *p, const struct source *s)
 {
@@ -347,9 +356,12 @@ plan_event(const struct plan *p, const struct source *s)
     for (size_t i = 0; i < source_n_disks(s); i++) {
         const struct source_disk *d = source_disk(s, i);
 
-        if (d->skip != NULL &&
-            jv_add(skipped,
-                   jv_build("{s:s, s:s}", "disk", d->name, "why", d->skip)) < 0)
+        const char *why = d->skip;
+
+        if (why == NULL && !planned(p, d))
+            why = "not asked for, or excluded";
+        if (why != NULL && jv_add(skipped, jv_build("{s:s, s:s}", "disk",
+                                                    d->name, "why", why)) < 0)
             return NULL;
     }
     return jv_build("{s:s, s:o, s:o}", "event", "plan", "disks",

@@ -89,8 +89,10 @@ write_chunk(void *arg, unsigned worker, uint64_t tag, const struct chunk_id *id,
         return 0;
     if (data == NULL)
         return damaged(r, t, off, chunk_len(t->disk, index), why, err);
-    if (image_write(t->image, worker, data, off, len, err) < 0)
-        return err_side(err, ERR_SIDE_TARGET);
+    if (image_write(t->image, worker, data, off, len, err) < 0) {
+        (void)err_side(err, ERR_SIDE_TARGET);
+        return err_wrap(err, "restore to '%s'", r->opts->to);
+    }
     atomic_fetch_add(&t->written, len);
     atomic_fetch_add(&r->done, len);
     return 0;

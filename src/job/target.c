@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -118,6 +119,20 @@ open_dir(struct restore *r, struct err *err)
     return 0;
 }
 
+/* Two restores into one directory would take each other's partial files.  The
+ * kernel drops the lock with the process; a file system that has none for
+ * directories is no reason not to restore. */
+static int
+lock_dir(const struct restore *r, struct err *err)
+{
+    if (flock(r->dir_fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
+        return 0;
+    return err_set(err, ERR_EXISTS,
+                   "another restore writes to '%s': wait for it or choose "
+                   "another directory",
+                   r->opts->to);
+}
+
 static int
 check_free_name(const struct restore *r, const char *name, struct err *err)
 {
@@ -182,7 +197,7 @@ make_images(struct restore *r, struct err *err)
         if (hooks_canceled(r->hooks))
             return err_set(err, ERR_CANCELED, "canceled");
         if (image_make(&opts, &r->targets[i].image, err) < 0)
-            return -1;
+            return err_wrap(err, "restore to '%s'", r->opts->to);
     }
     return 0;
 }
@@ -190,8 +205,8 @@ make_images(struct restore *r, struct err *err)
 int
 restore_prepare(struct restore *r, struct err *err)
 {
-    if (open_dir(r, err) < 0 || check_names(r, err) < 0 ||
-        make_images(r, err) < 0)
+    if (open_dir(r, err) < 0 || lock_dir(r, err) < 0 ||
+        check_names(r, err) < 0 || make_images(r, err) < 0)
         return err_side(err, ERR_SIDE_TARGET);
     return 0;
 }

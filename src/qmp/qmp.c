@@ -431,6 +431,22 @@ new_qmp(const char *path, struct qmp **ret, struct err *err)
     return 0;
 }
 
+/* Nobody listens, most often because the machine is off. */
+static int
+no_socket(const char *path, struct err *err)
+{
+    struct err why = ERR_INIT;
+
+    (void)err_copy(&why, err);
+    if (err == NULL || err == ERR_ABORT)
+        return -1;
+    err_clear(err);
+    return err_set(err, why.code,
+                   "QMP: %s; is the machine running, and '%s' the socket of "
+                   "its -qmp option?",
+                   why.msg, path);
+}
+
 int
 qmp_connect(const char *path, unsigned timeout_ms, struct qmp **ret,
             struct err *err)
@@ -443,7 +459,7 @@ qmp_connect(const char *path, unsigned timeout_ms, struct qmp **ret,
         return -1;
     q->fd = io_connect_unix(path, timeout_ms, err);
     if (q->fd < 0)
-        return err_wrap(err, "QMP");
+        return no_socket(path, err);
     if (getsockopt(q->fd, SOL_SOCKET, SO_PEERCRED, &q->peer, &len) < 0)
         return err_set_errno(err, errno, "ask who serves '%s'", path);
     if (greet(q, timeout_ms, until) < 0)

@@ -25,8 +25,11 @@
 
 #define PROBLEMS_MAX 1000 /* kept; more say nothing new */
 /* Segments up to this many bytes are copied, because a process may have only so
- * many mappings (65530 by default). */
+ * many mappings (65530 by default): up to so many bytes of all of them, and
+ * beyond that when mappings run out. */
 #define COPY_MAX (256u << 10)
+#define COPIES_MAX (64u << 20)
+#define MAPPINGS_MAX 50000u
 
 int
 catalog_new(struct catalog **ret, struct err *err)
@@ -55,6 +58,7 @@ catalog_free(struct catalog *c, struct store *st)
     }
     quick_free(c->quick);
     free(c->v);
+    free(c->pack_len);
     free(c->seen);
     free(c->problems);
     free(c);
@@ -104,6 +108,26 @@ index_problems(struct repo *r)
 /* -- loading segments -------------------------------------------------------*/
 
 static int
+widen_packs(struct catalog *c, uint32_t n, struct err *err)
+{
+    uint32_t cap = c->packs_cap == 0 ? 64 : c->packs_cap;
+    _Atomic uint64_t *v;
+
+    while (cap < n)
+        cap = cap > UINT32_MAX / 2 ? UINT32_MAX : 2 * cap;
+    if (cap == c->packs_cap)
+        return 0;
+    v = realloc(c->pack_len, (size_t)cap * sizeof *v);
+    if (v == NULL)
+        return err_set_errno(err, ENOMEM, "index of %u packs", cap);
+    for (uint32_t i = c->packs_cap; i < cap; i++)
+        atomic_init(&v[i], 0);
+    c->pack_len = v;
+    c->packs_cap = cap;
+    return 0;
+}
+
+static int
 add_segment(struct catalog *c, struct loaded *l, struct err *err)
 {
     struct loaded *v;
@@ -119,6 +143,12 @@ add_segment(struct catalog *c, struct loaded *l, struct err *err)
         c->v = v;
         c->cap = cap;
     }
+    if (widen_packs(c, c->n_packs + l->seg.n_packs, err) < 0)
+        return -1;
+    if (l->map != NULL)
+        c->n_mapped++;
+    else
+        c->n_copied += l->own.len;
     l->pack_base = c->n_packs;
     l->record_base = c->n_records;
     c->n_packs += l->seg.n_packs;
@@ -151,7 +181,10 @@ check_segment(const struct loaded *l, const char *key, const struct jv *part,
 static int
 copy_small(struct repo *r, struct loaded *l, struct err *err)
 {
-    if (l->map_len > COPY_MAX)
+    const struct catalog *c = r->catalog;
+
+    if (c->n_mapped < MAPPINGS_MAX &&
+        (l->map_len > COPY_MAX || c->n_copied + l->map_len > COPIES_MAX))
         return 0;
     if (buf_append(&l->own, l->map, l->map_len, err) < 0)
         return -1;
@@ -168,6 +201,10 @@ open_segment(struct repo *r, const char *key, const struct jv *part,
         copy_small(r, l, err) < 0 ||
         segment_open(l->map != NULL ? l->map : l->own.data, l->map_len, &l->seg,
                      err) < 0)
+        return -1;
+    /* What has been read whole is checked whole: damaged, it can be made again
+     * from packs, which a look-up cannot do any more. */
+    if (l->map == NULL && segment_check_records(&l->seg, err) < 0)
         return -1;
     return check_segment(l, key, part, err);
 }
@@ -312,15 +349,11 @@ static int
 read_commit(struct repo *r, const char *key, enum commit_type *ret_type,
             struct jv **ret, struct err *err)
 {
-    const uint8_t *map;
-    size_t len;
-    int result;
+    CLEANUP(buf_done) struct buf b = BUF_INIT;
 
-    if (store_map(r->store, key, &map, &len, err) < 0)
+    if (commit_load(r, key, &b, err) < 0)
         return -1;
-    result = commit_decode(r->keys.commit, map, len, ret_type, ret, err);
-    store_unmap(r->store, map, len);
-    return result;
+    return commit_decode(r->keys.commit, b.data, b.len, ret_type, ret, err);
 }
 
 static int

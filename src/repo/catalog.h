@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -40,8 +41,14 @@ struct name {
 struct catalog {
     struct loaded *v; /* later ones are newer */
     size_t n, cap;
+    size_t n_mapped;   /* segments */
+    uint64_t n_copied; /* bytes */
     uint32_t n_packs;
     uint64_t n_records;
+    /* By pack: bytes of the object + 1 as seen once, 1 when it is not there, 0:
+     * not looked yet.  Readers of the index fill it in. */
+    _Atomic uint64_t *pack_len;
+    uint32_t packs_cap;
     struct quick *quick; /* of segments 0 .. n_quick - 1 */
     size_t n_quick;
     struct name *seen; /* commit objects, sorted by key */

@@ -6,6 +6,7 @@
 #include "internal.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 #include "err.h"
 #include "hash.h"
 #include "jv.h"
+#include "store.h"
 
 #define COMMIT_VERSION 1
 #define COMMIT_HEAD_LEN 24
@@ -39,6 +41,27 @@ void
 commit_key(const char *sid, unsigned k, char key[REPO_KEY_MAX])
 {
     (void)snprintf(key, REPO_KEY_MAX, "commit/%.32s.%u", sid, k);
+}
+
+int
+commit_load(struct repo *r, const char *key, struct buf *b, struct err *err)
+{
+    uint64_t len = 0;
+    int found = store_size(r->store, key, &len, err);
+
+    if (found < 0)
+        return -1;
+    if (found == 0)
+        return err_set(err, ERR_NOT_FOUND, "no object '%s' in '%s'", key,
+                       repo_path(r));
+    if (len > COMMIT_LEN_MAX)
+        return err_set(err, ERR_CORRUPT,
+                       "a commit object cannot have %" PRIu64 " bytes", len);
+    if (buf_reserve(b, (size_t)len + 1, err) < 0 ||
+        store_get(r->store, key, 0, (size_t)len, b->data + b->len, err) < 0)
+        return -1;
+    b->len += (size_t)len;
+    return 0;
 }
 
 static int

@@ -167,8 +167,17 @@ prove(struct repo *r, const struct buf *object, const struct jv *payload,
     return 0;
 }
 
-/* Once store_put() was called, only a taken name or a full store without the
- * object proves that there is none. */
+/* Refusals that come before anything is written. */
+static bool
+refused(const struct err *why)
+{
+    return why->code == ERR_NO_SPACE || why->sys == EACCES ||
+           why->sys == EPERM || why->sys == EROFS || why->sys == EMFILE ||
+           why->sys == ENFILE;
+}
+
+/* Once store_put() was called, only a taken name, or a refusal without the
+ * object, proves that there is none. */
 static int
 create(struct repo_session *s, const char *key, const struct buf *object,
        struct err *err)
@@ -192,8 +201,7 @@ create(struct repo_session *s, const char *key, const struct buf *object,
                        "dead; run the backup again",
                        key);
     }
-    if (why.code == ERR_NO_SPACE &&
-        store_size(r->store, key, &len, NULL) == 0) {
+    if (refused(&why) && store_size(r->store, key, &len, NULL) == 0) {
         session_set_fate(s, SESSION_OPEN);
         (void)err_copy(err, &why);
         return err_wrap(err, "%s", key);

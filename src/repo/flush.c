@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "buf.h"
 #include "cleanup.h"
 #include "err.h"
 #include "hash.h"
@@ -23,6 +24,7 @@ struct flusher {
     struct pack *waiting[FLUSH_WAITING];
     unsigned n_waiting;
     struct pack *writing; /* its bytes are read without the lock */
+    struct buf spare;     /* memory of a pack that was written */
     bool ending;
     struct err failure;
     struct flushed *done;
@@ -86,6 +88,7 @@ write_next_locked(struct flusher *f)
         (void)err_copy(&f->failure, &err);
         drop_waiting_locked(f);
     }
+    pack_take_memory(f->writing, &f->spare);
     pack_free(f->writing);
     f->writing = NULL;
     (void)pthread_cond_broadcast(&f->changed);
@@ -144,6 +147,7 @@ flusher_free(struct flusher *f)
     if (f->started)
         (void)pthread_join(f->thread, NULL);
     drop_waiting_locked(f); /* no other thread is left */
+    buf_done(&f->spare);
     (void)pthread_mutex_destroy(&f->lock);
     (void)pthread_cond_destroy(&f->changed);
     free(f->done);
@@ -167,6 +171,14 @@ flusher_submit(struct flusher *f, struct pack *p, struct err *err)
     }
     (void)pthread_mutex_unlock(&f->lock);
     return r;
+}
+
+void
+flusher_reuse(struct flusher *f, struct pack *p)
+{
+    (void)pthread_mutex_lock(&f->lock);
+    pack_give_memory(p, &f->spare);
+    (void)pthread_mutex_unlock(&f->lock);
 }
 
 int

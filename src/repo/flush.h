@@ -32,6 +32,9 @@ void flusher_free(struct flusher *f); /* NULL is fine */
 /* Hand over a finished pack (freed here, also on failure). */
 int flusher_submit(struct flusher *f, struct pack *p, struct err *err);
 
+/* Give a new, still small pack the memory of one that was written. */
+void flusher_reuse(struct flusher *f, struct pack *p);
+
 /* Wait until everything handed over is durable. */
 int flusher_drain(struct flusher *f, struct err *err);
 

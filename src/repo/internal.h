@@ -94,10 +94,13 @@ struct locator {
     uint32_t raw_len;   /* plaintext */
     enum frame_kind kind;
     uint64_t record; /* 0 .. index_n_records() - 1 */
+    bool absent;     /* the pack is gone, or too short for it */
 };
 
 /* 1 found, 0 not, -1 the index is damaged where the id would be. The record
- * matches 16 of the 32 bytes: frame_decode() proves the rest. */
+ * matches 16 of the 32 bytes: frame_decode() proves the rest.  A record whose
+ * pack is gone is the answer (`absent`) only where no other record is.  The
+ * answer for an id changes only with a reload. */
 int index_find(struct repo *r, const struct chunk_id *id, struct locator *ret,
                struct err *err);
 
@@ -170,6 +173,10 @@ enum commit_type {
 
 /* "commit/<sid>.<k>" */
 void commit_key(const char *sid, unsigned k, char key[REPO_KEY_MAX]);
+/* All bytes of a commit object, appended to `b`.  Read, not mapped: a sector that
+ * cannot be read is an error then and no SIGBUS. */
+int commit_load(struct repo *r, const char *key, struct buf *b,
+                struct err *err);
 /* Pure: payload to bytes and back.  Decoding checks the HMAC under `key`
  * before it looks at the payload; ERR_CORRUPT, ERR_UNSUPPORTED. */
 int commit_encode(const uint8_t key[32], enum commit_type type,

@@ -5,6 +5,42 @@
 #include <string.h>
 
 #include "quick.h"
+#include "store.h"
+
+static const struct loaded *segment_of_pack(const struct catalog *c,
+                                            uint32_t pack);
+
+/* Bytes of the pack, 0 when it is not there or cannot be looked at.  Asked once
+ * per pack; of two threads the first one's answer counts for both. */
+static uint64_t
+pack_length(const struct repo *r, uint32_t pack)
+{
+    _Atomic uint64_t *noted = &r->catalog->pack_len[pack];
+    uint64_t n = atomic_load(noted), len = 0;
+    const struct loaded *s;
+    char key[REPO_KEY_MAX];
+    struct pack_name name;
+
+    if (n != 0)
+        return n - 1;
+    s = segment_of_pack(r->catalog, pack);
+    segment_pack(&s->seg, pack - s->pack_base, &name);
+    pack_key(&name, key);
+    if (store_size(r->store, key, &len, NULL) != 1)
+        len = 0;
+    if (!atomic_compare_exchange_strong(noted, &n, len + 1))
+        len = n - 1;
+    return len;
+}
+
+/* What a writer reuses, and a reader reads, must be there.  A pack ends with a
+ * footer, so one that was cut behind the frame is not whole, either. */
+static bool
+is_there(const struct repo *r, const struct locator *l)
+{
+    return (uint64_t)l->offset + l->frame_len + PACK_FOOT_LEN <=
+           pack_length(r, l->pack);
+}
 
 static int
 locate(const struct loaded *l, uint32_t no, struct locator *ret,
@@ -37,23 +73,30 @@ find_in(const struct loaded *l, const struct chunk_id *id, struct locator *ret,
     return locate(l, no, ret, err) < 0 ? -1 : 1;
 }
 
-/* Search what the quick table does not hold, newest first. */
+/* Search what the quick table does not hold, newest first; with `all` also what
+ * it holds, because its answer (in *ret) was a pack that is gone. */
 static int
-find_slowly(const struct catalog *c, const struct chunk_id *id,
+find_slowly(const struct repo *r, const struct chunk_id *id, bool all,
             struct locator *ret, struct err *err)
 {
+    const struct catalog *c = r->catalog;
     struct err first = ERR_INIT;
+    struct locator l;
+    bool gone = all;
 
     for (size_t i = c->n; i-- > 0;) {
         struct segment_name name = {.k = c->v[i].seg.k};
         char key[REPO_KEY_MAX];
         int found = 0;
 
-        if (!c->v[i].quick)
-            found = find_in(&c->v[i], id, ret, &first);
-        if (found > 0)
+        if (all || !c->v[i].quick)
+            found = find_in(&c->v[i], id, &l, &first);
+        if (found > 0 && (!gone || is_there(r, &l)))
+            *ret = l;
+        if (found > 0 && is_there(r, &l))
             return 1;
-        if (found == 0)
+        gone |= found > 0;
+        if (found >= 0)
             continue;
         memcpy(name.sid, c->v[i].seg.sid, sizeof name.sid);
         segment_key(&name, key);
@@ -61,20 +104,27 @@ find_slowly(const struct catalog *c, const struct chunk_id *id,
         (void)err_wrap(err, "index segment '%s'", key);
         err = NULL; /* another segment may still have it */
     }
-    return first.code != ERR_NONE ? -1 : 0;
+    if (gone)
+        ret->absent = true;
+    return gone ? 1 : first.code != ERR_NONE ? -1 : 0;
 }
 
 static int
-find_locked(const struct catalog *c, const struct chunk_id *id,
+find_locked(const struct repo *r, const struct chunk_id *id,
             struct locator *ret, struct err *err)
 {
+    const struct catalog *c = r->catalog;
     uint32_t segment, no;
+    bool gone = false;
 
     /* Entered records were checked, so values out of bounds cannot be. */
     if (quick_find(c->quick, id, &segment, &no) &&
-        locate(&c->v[segment], no, ret, NULL) == 0)
-        return 1;
-    return find_slowly(c, id, ret, err);
+        locate(&c->v[segment], no, ret, NULL) == 0) {
+        if (is_there(r, ret))
+            return 1;
+        gone = true;
+    }
+    return find_slowly(r, id, gone, ret, err);
 }
 
 static int
@@ -116,7 +166,7 @@ index_find(struct repo *r, const struct chunk_id *id, struct locator *ret,
         /* Once is enough: what a reload adds meanwhile is found slowly. */
         ready = turn > 0 || r->catalog->n_quick == r->catalog->n;
         if (ready)
-            found = find_locked(r->catalog, id, ret, &why);
+            found = find_locked(r, id, ret, &why);
         (void)pthread_rwlock_unlock(&r->index_lock);
         if (ready)
             break;

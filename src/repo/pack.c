@@ -91,6 +91,29 @@ pack_free(struct pack *p)
     free(p);
 }
 
+void
+pack_take_memory(struct pack *p, struct buf *mem)
+{
+    struct buf old = *mem;
+
+    *mem = p->bytes;
+    mem->len = 0;
+    p->bytes = old;
+}
+
+void
+pack_give_memory(struct pack *p, struct buf *mem)
+{
+    struct buf small = p->bytes;
+
+    if (mem->cap <= small.cap)
+        return;
+    memcpy(mem->data, small.data, small.len);
+    mem->len = small.len;
+    p->bytes = *mem;
+    *mem = small;
+}
+
 int
 pack_add(struct pack *p, const struct frame_head *head, const uint8_t *frame,
          size_t len, uint32_t *ret_off, struct err *err)

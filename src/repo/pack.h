@@ -41,6 +41,13 @@ void pack_key(const struct pack_name *n, char key[REPO_KEY_MAX]);
 /* -- building ---------------------------------------------------------------*/
 
 int pack_new(const struct pack_name *name, struct pack **ret, struct err *err);
+/* Memory of a pack that was written is used again for the next one: making and
+ * returning 32 MiB for each costs a page fault per 4 KiB stored.  _take moves
+ * it out of `p`, _give puts it into a pack that is still small; both leave what
+ * is over in `mem`. */
+void pack_take_memory(struct pack *p, struct buf *mem);
+void pack_give_memory(struct pack *p, struct buf *mem);
+
 void pack_free(struct pack *p); /* NULL is fine */
 
 /* Append a frame; *ret_off is where it begins. */

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "buf.h"
 #include "cleanup.h"
 #include "err.h"
 #include "hash.h"
@@ -101,20 +102,18 @@ int
 commit_read(struct repo *r, const char *key, enum commit_type *ret_type,
             struct jv **ret_payload, uint8_t *ret_sha256, struct err *err)
 {
-    const uint8_t *data;
+    CLEANUP(buf_done) struct buf b = BUF_INIT;
     uint8_t sha[HASH_LEN];
-    size_t len;
     int rc;
 
-    if (store_map(r->store, key, &data, &len, err) < 0)
+    if (commit_load(r, key, &b, err) < 0)
         return err_wrap(err, "%s", key);
-    rc = commit_decode(repo_key_commit(r), data, len, ret_type, ret_payload,
+    rc = commit_decode(repo_key_commit(r), b.data, b.len, ret_type, ret_payload,
                        err);
-    if (rc == 0 && hash_sha256(data, len, sha, err) < 0) {
+    if (rc == 0 && hash_sha256(b.data, b.len, sha, err) < 0) {
         jv_free(TAKE_PTR(*ret_payload));
         rc = -1;
     }
-    store_unmap(r->store, data, len);
     if (rc < 0)
         return err_wrap(err, "%s", key);
     if (ret_sha256 != NULL)
@@ -142,7 +141,8 @@ read_rec(struct repo *r, const char *key, struct commit_rec *rec,
     if (session == NULL || strcmp(session, sid) != 0)
         return err_set(err, ERR_CORRUPT, "%s: belongs to session '%.32s'", key,
                        session == NULL ? "" : session);
-    if (type != COMMIT_COMMIT)
+    /* A commit without a point only adds packs and segments. */
+    if (type != COMMIT_COMMIT || jv_get(payload, "point") == NULL)
         return 0;
     if (point_from_json(jv_get(payload, "point"), &rec->point, rec->prev,
                         &rec->has_prev, err) < 0)

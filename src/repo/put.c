@@ -179,6 +179,8 @@ start_pack_locked(struct repo_session *s, enum pack_class class,
     memcpy(name.sid, s->sid, sizeof name.sid);
     if (pack_new(&name, &s->current[class], err) < 0)
         return -1;
+    if (class == PACK_DATA) /* the others stay small */
+        flusher_reuse(s->flusher, s->current[class]);
     s->classes[s->n_packs++] = (uint8_t) class;
     return 0;
 }
@@ -244,10 +246,10 @@ have_chunk(struct repo_session *s, const struct chunk_id *id, struct err *err)
     struct locator loc;
     int found = index_find(s->repo, id, &loc, NULL);
 
-    if (found > 0)
+    if (found > 0 && !loc.absent)
         return 1;
-    /* A damaged index says nothing about this chunk: it is stored again, which
-     * heals it. */
+    /* A damaged index says nothing about this chunk, and a lost pack has it no
+     * more: it is stored again, which heals it. */
     (void)pthread_mutex_lock(&s->lock);
     found = session_find_locked(s, id, &rec, &class, err);
     (void)pthread_mutex_unlock(&s->lock);

@@ -31,6 +31,27 @@ chunk_id_equal(const struct chunk_id *a, const struct chunk_id *b)
     return memcmp(a->b, b->b, sizeof a->b) == 0;
 }
 
+/* -- the format object ------------------------------------------------------*/
+
+static int
+read_format(struct store *st, struct repo_format *ret, struct err *err)
+{
+    CLEANUP(buf_done) struct buf b = BUF_INIT;
+    uint64_t len;
+    int found = store_size(st, FORMAT_KEY, &len, err);
+
+    if (found < 0)
+        return -1;
+    if (found == 0)
+        return err_set(err, ERR_NOT_FOUND, "no format object");
+    if (len > FORMAT_LEN_MAX)
+        return err_set(err, ERR_FORMAT, "format object of unlikely size");
+    if (buf_reserve(&b, (size_t)len + 1, err) < 0 ||
+        store_get(st, FORMAT_KEY, 0, (size_t)len, b.data, err) < 0)
+        return -1;
+    return format_decode(b.data, (size_t)len, ret, err);
+}
+
 /* -- making -----------------------------------------------------------------*/
 
 struct seen {
@@ -99,6 +120,23 @@ self_test(struct store *st, struct err *err)
     return r;
 }
 
+static bool
+has_format(const char *path, const struct file_ops *ops)
+{
+    CLEANUP(store_closep) struct store *st = NULL;
+    struct repo_format f;
+
+    return store_dir_open(path, ops, &st, NULL) == 0 &&
+           read_format(st, &f, NULL) == 0;
+}
+
+static int
+not_made(const char *path, const struct err *why, struct err *err)
+{
+    (void)err_copy(err, why);
+    return err_wrap(err, "make repository '%s'", path);
+}
+
 int
 repo_init(const char *path, uint32_t chunk_size, const struct file_ops *ops,
           struct err *err)
@@ -106,6 +144,7 @@ repo_init(const char *path, uint32_t chunk_size, const struct file_ops *ops,
     CLEANUP(store_closep) struct store *st = NULL;
     CLEANUP(buf_done) struct buf b = BUF_INIT;
     struct repo_format f = {.chunk_size = chunk_size};
+    struct err why = ERR_INIT;
     uint8_t id[16];
 
     if (chunk_size < REPO_CHUNK_MIN || chunk_size > REPO_CHUNK_MAX ||
@@ -116,8 +155,14 @@ repo_init(const char *path, uint32_t chunk_size, const struct file_ops *ops,
     rand_bytes(id, sizeof id);
     hex_encode(id, sizeof id, f.id);
     rand_bytes(f.secret, sizeof f.secret);
-    if (store_dir_create(path, ops, err) < 0 ||
-        store_dir_open(path, ops, &st, err) < 0 || self_test(st, err) < 0 ||
+    if (store_dir_create(path, ops, &why) < 0)
+        return why.code == ERR_EXISTS && has_format(path, ops)
+                   ? err_set(err, ERR_EXISTS,
+                             "'%s' is a Tidemark repository already; use it "
+                             "as it is, or choose another directory",
+                             path)
+                   : not_made(path, &why, err);
+    if (store_dir_open(path, ops, &st, err) < 0 || self_test(st, err) < 0 ||
         format_encode(&f, &b, err) < 0 ||
         store_put(st, FORMAT_KEY, b.data, b.len, err) < 0)
         return err_wrap(err, "make repository '%s'", path);
@@ -127,32 +172,31 @@ repo_init(const char *path, uint32_t chunk_size, const struct file_ops *ops,
 /* -- opening ----------------------------------------------------------------*/
 
 static int
-no_repository(const char *path, struct err *err)
+any_object(void *arg, const char *key, uint64_t len)
 {
-    err_clear(err);
-    return err_set(err, ERR_NOT_FOUND,
-                   "'%s' is not a Tidemark repository; make one with: "
-                   "tidemark init %s",
-                   path, path);
+    (void)arg;
+    (void)key;
+    (void)len;
+    return 1;
 }
 
+/* `why`: what is wrong with the "format" object.  Where there are points, the
+ * advice to make a repository would be the wrong one. */
 static int
-read_format(struct store *st, struct repo_format *ret, struct err *err)
+no_repository(struct store *s, const char *path, const struct err *why,
+              struct err *err)
 {
-    CLEANUP(buf_done) struct buf b = BUF_INIT;
-    uint64_t len;
-    int found = store_size(st, FORMAT_KEY, &len, err);
-
-    if (found < 0)
-        return -1;
-    if (found == 0)
-        return err_set(err, ERR_NOT_FOUND, "no format object");
-    if (len > FORMAT_LEN_MAX)
-        return err_set(err, ERR_FORMAT, "format object of unlikely size");
-    if (buf_reserve(&b, (size_t)len + 1, err) < 0 ||
-        store_get(st, FORMAT_KEY, 0, (size_t)len, b.data, err) < 0)
-        return -1;
-    return format_decode(b.data, (size_t)len, ret, err);
+    err_clear(err);
+    if (s != NULL && store_list(s, "commit", any_object, NULL, NULL) == 1)
+        return err_set(err, ERR_CORRUPT,
+                       "repository '%s' holds points but its object 'format' "
+                       "is damaged or missing (%s); put it back from a copy "
+                       "of the repository",
+                       path, why->msg);
+    return err_set(err, ERR_NOT_FOUND,
+                   "'%s' is not a Tidemark repository; make one with: "
+                   "tidemark init '%s'",
+                   path, path);
 }
 
 struct feature_walk {
@@ -206,7 +250,7 @@ repo_open(const char *path, const struct file_ops *ops, struct repo **ret,
     if (store_dir_open(path, ops, &r->store, &why) < 0 ||
         read_format(r->store, &f, &why) < 0) {
         if (why.code == ERR_NOT_FOUND || why.code == ERR_FORMAT)
-            return no_repository(path, err);
+            return no_repository(r->store, path, &why, err);
         (void)err_copy(err, &why);
         return err_wrap(err, "open repository '%s'", path);
     }

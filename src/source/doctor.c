@@ -128,10 +128,12 @@ static void
 warn_disks(const struct source *s, struct jv *warnings)
 {
     char refusal[512];
+    size_t n = 0;
 
     for (size_t i = 0; i < s->inv.n; i++) {
         const struct disk *d = &s->inv.disks[i];
 
+        n += d->skip == NULL;
         if (d->skip == NULL && !d->persistent)
             warn(warnings, d->name,
                  ": its image cannot keep a bitmap, so the backup after a "
@@ -141,6 +143,8 @@ warn_disks(const struct source *s, struct jv *warnings)
                         sizeof refusal) == RUNG_NONE)
             warn(warnings, refusal, "");
     }
+    if (n == 0)
+        warn(warnings, "the machine has no disk that could be backed up", "");
 }
 
 static int
@@ -189,6 +193,10 @@ source_doctor(struct source *s, struct jv **ret, struct err *err)
     (void)jv_set(out, "agent", describe_agent(s, warnings));
     (void)jv_set(out, "scratch", describe_scratch(s, warnings));
     warn_disks(s, warnings);
+    if (s->name == NULL)
+        warn(warnings,
+             "the machine has no name of its own: back it up with --name NAME",
+             "");
     if (describe_leftovers(s, out, warnings, err) < 0)
         return -1;
     *ret = TAKE_PTR(out);

@@ -192,8 +192,7 @@ start_guard(struct source *s, struct err *err)
         0)
         return 0;
     if (s->opts.quiesce == QUIESCE_REQUIRE) {
-        (void)err_copy(err, &why);
-        return err_wrap(err, "guest agent");
+        return err_copy(err, &why);
     }
     (void)snprintf(s->agent_note, sizeof s->agent_note, "%.200s", why.msg);
     return 0;

@@ -294,20 +294,24 @@ write_temp(struct store *s, const char *tmp, const void *data, size_t len,
 
 /* Give the file its name, unless the name is taken.  A network file system may
  * repeat a request whose answer was lost and then say "exists" of our own link:
- * the link count knows better. */
+ * the link count knows better.  Where it cannot be asked, nobody knows whose
+ * link it is, and that is not ERR_EXISTS: the caller would take back what may
+ * have become visible. */
 static int
 link_final(struct store *s, const char *tmp, const char *final, const char *key,
            struct err *err)
 {
     struct stat st;
+    bool known;
     int sys;
 
     if (s->ops->link(tmp, final) == 0)
         return 0;
     sys = errno;
-    if (s->ops->stat(tmp, &st) == 0 && st.st_nlink == 2)
+    known = s->ops->stat(tmp, &st) == 0;
+    if (known && st.st_nlink == 2)
         return 0;
-    if (sys == EEXIST)
+    if (sys == EEXIST && known)
         return err_set(err, ERR_EXISTS, "object '%s' exists already in '%s'",
                        key, s->path);
     if (sys == EPERM || sys == EOPNOTSUPP || sys == ENOSYS)

@@ -169,6 +169,16 @@ def biggest(repo):
     return max(paths, key=os.path.getsize)
 
 
+@test("a repository that lost its 'format': never told to make a new one")
+def lost_format():
+    lab = Lab([("vda", "qcow2", "16M")])
+    lab.backup()
+    os.unlink(lab.tm.repo + "/format")
+    r = lab.tm.run("points")
+    equal(r.code, REPOSITORY, "exit status", r)
+    check("damaged or missing" in r.err and "init" not in r.err, "words", r)
+
+
 @test("verify finds a flipped byte and a cut file; restore refuses them")
 def damage():
     lab = Lab([("vda", "qcow2", "16M")])

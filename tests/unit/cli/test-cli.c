@@ -113,6 +113,7 @@ test_usage_errors(void)
     } cases[] = {
         {"bakup x", "unknown command 'bakup'; did you mean 'backup'?"},
         {"xyzzy", "unknown command 'xyzzy'; see"},
+        {"frob", "unknown command 'frob'; see"},
         {"--json points", "options go after the command"},
         {"init", "init: REPO is missing"},
         {"init ", "init: REPO is missing"},
@@ -262,6 +263,32 @@ test_points_short_names_are_unique(void)
     CHECK(strstr(r.out, "w@abcdef012 ") != NULL);
     CHECK(strstr(r.out, "w@abcdef019 ") != NULL);
     run_done(&r);
+}
+
+/* A machine's name has up to 255 bytes, and the id must follow it. */
+static void
+test_long_names_are_whole(void)
+{
+    static const char *const lines[] = {"backup qmp:/s --repo /r",
+                                        "restore n@latest --repo /r --to /t",
+                                        "points --repo /r"};
+    char name[256], env[700];
+
+    memset(name, 'n', sizeof name - 1);
+    name[sizeof name - 1] = '\0';
+    for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
+        struct run r = RUN_INIT;
+
+        (void)snprintf(env, sizeof env,
+                       i == 2 ? "FAKE_RESULT={\"points\":[{\"machine\":"
+                                "\"%s\",\"point\":\"abcdef0123\"}]}"
+                              : "FAKE_RESULT={\"machine\":\"%s\","
+                                "\"point\":\"abcdef0123\"}",
+                       name);
+        run_line(&r, lines[i], env);
+        CHECK(strstr(r.out, "nnn@abcdef ") != NULL);
+        run_done(&r);
+    }
 }
 
 /* Each line of standard output is one object; returns the last, owned. */
@@ -482,6 +509,7 @@ main(int argc, char **argv)
         TEST(test_backup_names_what_it_left_out),
         TEST(test_other_tables),
         TEST(test_points_short_names_are_unique),
+        TEST(test_long_names_are_whole),
         TEST(test_json_of_every_command),
         TEST(test_json_events),
         TEST(test_json_usage_error),

@@ -165,6 +165,15 @@ test_warning_status(void)
                      "tidemark: error: this machine cannot be backed up as it "
                      "is\n");
     run_done(&r);
+    run_line(&r, "doctor qmp:/s",
+             "FAKE_RESULT={\"capture\":\"pull\",\"disks\":["
+             "{\"disk\":\"cd0\",\"skipped\":\"no medium\"}]}");
+    CHECK(r.status == 5);
+    run_done(&r);
+    run_line(&r, "doctor qmp:/s",
+             "FAKE_RESULT={\"capture\":\"pull\",\"disks\":[]}");
+    CHECK(r.status == 5);
+    run_done(&r);
 }
 
 static void

@@ -2,8 +2,10 @@
  * what comes back, and what fails leaves nothing behind. */
 #include "job.h"
 
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include "err.h"
@@ -332,6 +334,12 @@ test_points_show_verify(void)
     v.what = "nobody";
     CHECK(job_verify(&v, &hooks, &result, &err) < 0);
     CHECK(err.code == ERR_NOT_FOUND);
+    CHECK_STR(err.msg,
+              "no machine 'nobody'; there is 'fake'; see: tidemark points");
+    err_clear(&err);
+    CHECK(job_show(v.repo, "nobody@latest", &result, &err) < 0);
+    CHECK_STR(err.msg,
+              "no machine 'nobody'; there is 'fake'; see: tidemark points");
     world_done(&w);
 }
 
@@ -551,6 +559,7 @@ test_restore_replaces_nothing_unasked(void)
     struct err err = ERR_INIT;
     struct job_restore_opts opts = {.point = "fake", .format = "raw"};
     const char *vdb[] = {"vdb", NULL}, *typo[] = {"vdz", NULL};
+    int fd;
 
     if (!world_init(&w))
         SKIP("qemu-nbd, nbdkit or qemu-io is missing");
@@ -577,6 +586,12 @@ test_restore_replaces_nothing_unasked(void)
     jv_free(result);
     RUN("cmp", world_path(&w, "b.raw"), world_path(&w, "out/vdb.raw"));
     RUN("sh", "-c", "! ls -A \"$0\" | grep partial", world_path(&w, "out"));
+    /* nor what another restore is about to make */
+    fd = open(world_path(&w, "out"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CHECK(fd >= 0 && flock(fd, LOCK_EX) == 0);
+    CHECK(job_restore(&opts, &hooks, &result, &err) < 0);
+    CHECK(strstr(err.msg, "another restore") != NULL);
+    (void)close(fd);
     world_done(&w);
 }
 

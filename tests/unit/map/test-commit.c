@@ -1,4 +1,6 @@
 /* Committing points, and the chain that they make. */
+#include <errno.h>
+
 #include "buf.h"
 #include "io.h"
 #include "points.h"
@@ -285,6 +287,76 @@ test_bad_objects(void)
     CHECK(l.n == 2 && l.v[1]->seq == 2);
 }
 
+/* A commit object that cannot be read costs its own point, nothing else. */
+static ssize_t
+bad_sector(int fd, void *buf, size_t len, off_t off)
+{
+    char link[64], path[512] = "";
+
+    (void)snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    if (readlink(link, path, sizeof path - 1) > 0 &&
+        strstr(path, "/commit/") != NULL) {
+        errno = EIO;
+        return -1;
+    }
+    return pread(fd, buf, len, off);
+}
+
+static void
+test_unreadable(void)
+{
+    CLEANUP(temp_repo_done) struct temp_repo t;
+    CLEANUP(point_list_done) struct point_list l = {0};
+    CLEANUP_JV struct jv *bad = NULL;
+    struct file_ops ops = file_ops_system;
+    struct repo *r = NULL;
+    struct err err = ERR_INIT;
+
+    temp_repo_init(&t);
+    (void)repo_open(t.path, temp_ops(), &r, ERR_ABORT);
+    backup(r, "web");
+    repo_close(r);
+    ops.pread = bad_sector;
+    CHECK_OK(repo_open(t.path, &ops, &r, &err), &err);
+    CHECK_OK(repo_points(r, NULL, &l, &bad, &err), &err);
+    CHECK(l.n == 0 && jv_size(bad) == 1);
+    repo_close(r);
+}
+
+/* A commit object may have no point: what a collector or a long session adds to
+ * the index.  It is no damage, and its segments count. */
+static void
+test_without_point(void)
+{
+    CLEANUP(temp_repo_done) struct temp_repo t;
+    CLEANUP(repo_closep) struct repo *r = NULL;
+    CLEANUP(point_list_done) struct point_list l = {0};
+    CLEANUP(buf_done) struct buf object = BUF_INIT;
+    CLEANUP_JV struct jv *parts = NULL;
+    struct repo_session *s;
+    struct chunk_id id;
+    struct locator loc;
+    struct err err = ERR_INIT;
+    char key[REPO_KEY_MAX];
+
+    temp_repo_init(&t);
+    (void)repo_open(t.path, temp_ops(), &r, ERR_ABORT);
+    backup(r, "web");
+    s = begin(r);
+    (void)repo_put(s, 0, "only here", 9, NULL, &id, NULL, ERR_ABORT);
+    (void)session_seal(s, &parts, ERR_ABORT);
+    (void)jv_set_str(parts, "session", session_sid(s));
+    (void)commit_encode(repo_key_commit(r), COMMIT_COMMIT, parts, &object,
+                        ERR_ABORT);
+    commit_key(session_sid(s), 1, key);
+    (void)store_put(r->store, key, object.data, object.len, ERR_ABORT);
+    session_set_fate(s, SESSION_COMMITTED);
+    repo_session_free(s);
+    CHECK_OK(repo_points(r, NULL, &l, NULL, &err), &err);
+    CHECK(l.n == 1);
+    CHECK(index_find(r, &id, &loc, ERR_ABORT) == 1);
+}
+
 /* A session commits once. */
 static void
 test_not_twice(void)
@@ -324,6 +396,8 @@ main(int argc, char **argv)
         TEST(test_parent_exchanged),
         TEST(test_parent_deleted),
         TEST(test_bad_objects),
+        TEST(test_unreadable),
+        TEST(test_without_point),
         TEST(test_not_twice),
     };
 

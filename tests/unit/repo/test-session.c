@@ -78,6 +78,7 @@ test_init_refuses(void)
     fixture_begin(&f);
     CHECK(repo_init(f.dir, REPO_CHUNK_DEFAULT, NULL, &err) < 0);
     CHECK(err.code == ERR_EXISTS);
+    CHECK(strstr(err.msg, "is a Tidemark repository already") != NULL);
     err_clear(&err);
     CHECK(repo_init(f.dir, 65537, NULL, &err) < 0);
     CHECK(err.code == ERR_USAGE);
@@ -93,7 +94,7 @@ check_no_repository(const char *path)
 
     (void)snprintf(want, sizeof want,
                    "'%s' is not a Tidemark repository; make one with: "
-                   "tidemark init %s",
+                   "tidemark init '%s'",
                    path, path);
     CHECK(repo_open(path, NULL, &r, &err) < 0);
     CHECK(err.code == ERR_NOT_FOUND && r == NULL);
@@ -574,13 +575,19 @@ test_index_lost(void)
 {
     static struct chunk_id ids[100];
 
-    for (int what = 0; what < 3; what++) {
+    for (int what = 0; what < 4; what++) {
         char key[REPO_KEY_MAX];
         struct fixture f;
 
         fixture_begin(&f);
         commit_seeds(f.r, 0, 30, ids);
         first_key(f.r, "index", key);
+        if (what == 3) { /* among the records */
+            uint64_t len;
+
+            CHECK(store_size(f.r->store, key, &len, ERR_ABORT) == 1);
+            tmpdir_poke(f.dir, key, len - 32 - 20, "damage", 6);
+        }
         if (what == 0)
             tmpdir_poke(f.dir, key, 20, "damage", 6);
         if (what == 1)
@@ -600,12 +607,67 @@ test_index_lost(void)
     }
 }
 
+/* A pack that is gone or was cut: nothing in it is reused, so that the next
+ * session heals it. */
+static void
+test_pack_lost(void)
+{
+    static struct chunk_id ids[30], again[30];
+
+    for (int what = 0; what < 3; what++) {
+        unsigned n_absent = 0;
+        struct locator l;
+        char key[REPO_KEY_MAX], path[2 * TMPDIR_MAX];
+        struct fixture f;
+
+        fixture_begin(&f);
+        commit_seeds(f.r, 0, 30, ids);
+        first_key(f.r, "data", key);
+        (void)snprintf(path, sizeof path, "%s/%s", f.dir, key);
+        if (what == 0)
+            CHECK_OK(store_delete(f.r->store, key, ERR_ABORT), ERR_ABORT);
+        else
+            CHECK(truncate(path, what == 1 ? 0 : 6000) == 0);
+        fixture_reopen(&f);
+        for (unsigned i = 0; i < 30; i++) {
+            CHECK(index_find(f.r, &ids[i], &l, ERR_ABORT) == 1);
+            n_absent += l.absent;
+        }
+        CHECK(n_absent > 0 && n_absent < 30);
+        commit_seeds(f.r, 0, 30, again);
+        fixture_reopen(&f);
+        CHECK(index_n_records(f.r) == 30 + n_absent);
+        for (unsigned i = 0; i < 30; i++)
+            CHECK(reads_back(f.r, i, &ids[i]));
+        fixture_end(&f);
+    }
+}
+
+#define MANY 9000 /* records: a segment that is not read whole when opened */
+
+static void
+commit_many(struct repo *r, struct chunk_id *ids)
+{
+    CLEANUP(repo_session_freep) struct repo_session *s = fixture_session(r, 1);
+
+    for (uint32_t i = 0; i < MANY; i++) {
+        uint8_t data[16] = "many chunks";
+
+        memcpy(data + 12, &i, sizeof i);
+        CHECK_OK(
+            repo_put(s, 0, data, sizeof data, NULL, &ids[i], NULL, ERR_ABORT),
+            ERR_ABORT);
+    }
+    CHECK_OK(fixture_commit(s, ERR_ABORT), ERR_ABORT);
+}
+
 /* A damaged block of records is an error for the ids in it, and a reason to
  * store them again, after which they are found. */
 static void
 test_index_block_damaged(void)
 {
-    static struct chunk_id ids[30], again[30];
+    static struct chunk_id ids[MANY], again[MANY];
+    unsigned n_damaged = 0;
     struct locator l;
     struct err err = ERR_INIT;
     char key[REPO_KEY_MAX];
@@ -613,18 +675,20 @@ test_index_block_damaged(void)
     struct fixture f;
 
     fixture_begin(&f);
-    commit_seeds(f.r, 0, 30, ids);
+    commit_many(f.r, ids);
     first_key(f.r, "index", key);
     CHECK(store_size(f.r->store, key, &len, ERR_ABORT) == 1);
     tmpdir_poke(f.dir, key, len - 32 - 20, "damage", 6);
     fixture_reopen(&f);
-    CHECK(index_find(f.r, &ids[0], &l, &err) < 0);
+    for (unsigned i = 0; i < MANY; i++)
+        n_damaged += index_find(f.r, &ids[i], &l, &err) < 0;
+    CHECK(n_damaged > 0 && n_damaged < MANY / 10);
     CHECK(err.code == ERR_CORRUPT);
     CHECK(strstr(err.msg, key) != NULL);
-    commit_seeds(f.r, 0, 30, again);
+    commit_many(f.r, again);
     fixture_reopen(&f);
-    for (unsigned i = 0; i < 30; i++)
-        CHECK(reads_back(f.r, i, &ids[i]));
+    for (unsigned i = 0; i < MANY; i++)
+        CHECK(index_find(f.r, &ids[i], &l, ERR_ABORT) == 1);
     fixture_end(&f);
 }
 
@@ -729,6 +793,7 @@ main(int argc, char **argv)
         TEST(test_reload_only_adds),
         TEST(test_threads),
         TEST(test_index_lost),
+        TEST(test_pack_lost),
         TEST(test_index_block_damaged),
         TEST(test_frame_damaged),
         TEST(test_commit_damaged),

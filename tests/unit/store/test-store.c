@@ -347,6 +347,16 @@ repeated_link(const char *from, const char *to)
 }
 
 static int
+blind_stat(const char *path, struct stat *st)
+{
+    if (strstr(path, ".tmp-") != NULL) {
+        errno = EIO;
+        return -1;
+    }
+    return stat(path, st);
+}
+
+static int
 no_link(const char *from, const char *to)
 {
     (void)from;
@@ -480,6 +490,23 @@ test_lost_link_reply(void)
     end(s);
 }
 
+/* "Exists", and whose it is cannot be found out: anything but ERR_EXISTS, which
+ * would mean that the object is not ours. */
+static void
+test_lost_link_reply_in_doubt(void)
+{
+    struct file_ops ops = file_ops_system;
+    struct err err = ERR_INIT;
+    struct store *s;
+
+    ops.link = repeated_link;
+    ops.stat = blind_stat;
+    s = open_store(&ops);
+    CHECK(store_put(s, "x/a", "1", 1, &err) < 0);
+    CHECK(err.code != ERR_EXISTS);
+    end(s);
+}
+
 /* Without hard links there is no exclusive create, and the error says so. */
 static void
 test_no_hard_links(void)
@@ -518,6 +545,7 @@ main(int argc, char **argv)
         TEST(test_fsync_fails),
         TEST(test_fsync_order),
         TEST(test_lost_link_reply),
+        TEST(test_lost_link_reply_in_doubt),
         TEST(test_no_hard_links),
     };
 
