@@ -141,7 +141,6 @@ def log_tail(path):
 def run(job, log, timeout):
     """Run the command of `job`; its output goes to the file `log`."""
     held = allocated(job.target)
-    os.sync()
     before = {n: process_cpu(pid) for n, pid in job.servers.items()}
     busy, started = machine_busy(), time.monotonic()
     report = supervise(job.cmd, log, timeout)

@@ -4,6 +4,7 @@ All cases of a *group* do the same thing to the same data; in every round
 each is run once, and the order turns round from one round to the next.
 """
 import contextlib
+import os
 import shutil
 import subprocess
 
@@ -78,8 +79,9 @@ class Bench:
         log.write_bytes(b"")
         if job.reads:
             data.warm(job.reads)
-        touch_memory(touch)
+        os.sync()
         wait_until_quiet(self.options.settle)
+        touch_memory(touch)     # last: the host takes free memory back
         sample = run(job, log, self.options.timeout)
         if case.finish:
             case.finish(number, job, sample, log)
