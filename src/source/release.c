@@ -18,6 +18,7 @@
 #include "source_internal.h"
 
 #define POLL_MS 50u
+#define RECONNECT_MS 30000u
 
 static void
 keep(struct err *first, struct err *now)
@@ -181,6 +182,26 @@ capture_end(struct source *s, struct err *err)
     return 0;
 }
 
+/* QEMU was silent for longer than a deadline, and a connection with a late reply
+ * in it is of no more use.  What stands in QEMU should not wait for the next
+ * run if a new connection finds it awake. */
+static bool
+reconnect(struct source *s, const struct err *why)
+{
+    struct qmp *q = NULL;
+
+    if (why->code != ERR_TIMEOUT || !s->dirty)
+        return false;
+    log_debug("%s; trying a new connection", why->msg);
+    qmp_close(TAKE_PTR(s->qmp)); /* first: QEMU serves one client */
+    if (qmp_connect(s->at.qmp, RECONNECT_MS, &q, NULL) < 0)
+        return false;
+    log_debug("QEMU answers again");
+    s->qmp = q;
+    qmp_on_event(q, capture_event, s);
+    return true;
+}
+
 int
 source_release(struct source *s, struct err *err)
 {
@@ -188,7 +209,14 @@ source_release(struct source *s, struct err *err)
 
     if (s->qmp == NULL)
         return 0;
-    (void)capture_end(s, &first);
+    if (capture_end(s, &first) < 0 && reconnect(s, &first)) {
+        err_clear(&first);
+        /* An event may have been lost with the old connection. */
+        s->cap.scratch_stop |= s->cap.broken;
+        (void)capture_end(s, &first);
+    }
+    if (s->qmp == NULL)
+        return err_copy(err, &first);
     if (s->cap.scratch_stop) {
         s->cap.scratch_stop = false;
         (void)continue_guest(s, &e);

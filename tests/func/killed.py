@@ -199,6 +199,29 @@ def qemu_stops():
     lab.all_restore()
 
 
+@test("QEMU silent for longer than any deadline, then awake: cleaned up at once")
+def qemu_sleeps():
+    """The next run is not needed to take things down: a new connection is
+    tried when the old one is of no more use."""
+    lab = slow_lab(1 << 20)
+    churn(lab, 1)
+    run = lab.tm.start("backup", lab.vm.address, "--debug")
+    wait_for("the instant", lab.vm.filters)
+    os.kill(lab.vm.proc.pid, signal.SIGSTOP)
+    try:
+        # the read's deadline passes, then that of the first command
+        for word in "block-export-del", "trying a new connection":
+            for line in iter(run.proc.stderr.readline, ""):
+                if word in line:
+                    break
+    finally:
+        os.kill(lab.vm.proc.pid, signal.SIGCONT)
+    r = run.wait(120)
+    check(r.code not in (OK, WARNING), "not a success", r)
+    equal(lab.vm.leftovers(), [], "leftovers")
+    lab.tracking(lab.backup(), vda="incremental", vdb="incremental")
+
+
 @test("QEMU stopped before a backup: exit 3 within the deadline")
 def qemu_stopped():
     lab = slow_lab()
