@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include "cleanup.h"
 #include "clock.h"
@@ -447,6 +448,21 @@ no_socket(const char *path, struct err *err)
                    why.msg, path);
 }
 
+/* SO_PEERCRED has who called listen(); QEMU may have changed its user since
+ * (-runas).  The directory of a process belongs to whom it runs as. */
+static void
+look_owner(struct ucred *peer)
+{
+    char path[32];
+    struct stat st;
+
+    (void)snprintf(path, sizeof path, "/proc/%d", (int)peer->pid);
+    if (peer->pid > 0 && stat(path, &st) == 0) {
+        peer->uid = st.st_uid;
+        peer->gid = st.st_gid;
+    }
+}
+
 int
 qmp_connect(const char *path, unsigned timeout_ms, struct qmp **ret,
             struct err *err)
@@ -462,6 +478,7 @@ qmp_connect(const char *path, unsigned timeout_ms, struct qmp **ret,
         return no_socket(path, err);
     if (getsockopt(q->fd, SOL_SOCKET, SO_PEERCRED, &q->peer, &len) < 0)
         return err_set_errno(err, errno, "ask who serves '%s'", path);
+    look_owner(&q->peer);
     if (greet(q, timeout_ms, until) < 0)
         return err_copy(err, &q->dead);
     if (qmp_call(q, "qmp_capabilities", NULL, (unsigned)deadline_left(until),

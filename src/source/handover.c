@@ -3,11 +3,10 @@
  * Order matters here more than anywhere else:
  *   everything slow first (scratch, NBD server), then freeze, one transaction,
  *   thaw, and only then the nodes and exports that need no instant.
- * The transaction adds, per disk: a disabled temporary bitmap, into which the
- * base bitmap is merged (that copy is exported: the base itself is never
- * touched and goes on recording), the new generation's bitmap, and the backup
- * job whose filter keeps old data in the scratch file.  QEMU drains all disks
- * for the whole list, so no guest write falls in between (qemu.md 2.2).
+ * The transaction adds, per disk: the new generation's bitmap, the backup job
+ * whose filter keeps old data in the scratch file, and a disabled temporary
+ * bitmap, into which the base bitmap is merged (that copy is exported: the base
+ * itself is never touched and goes on recording).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,6 +26,7 @@
 
 /* Free space that must stay in the scratch area: enough for what a guest can
  * write until we have looked again and torn down. */
+#define SCRATCH_MIN (1u << 20) /* with less the guest's first write breaks it */
 #define RESERVE_MAX (64u << 20)
 
 static const char *
@@ -161,11 +161,16 @@ make_scratch(struct source *s, struct err *err)
     uint64_t avail;
 
     qmp_peer(s->qmp, &uid, &gid, &pid);
-    if (rundir_scratch(s->run, s->scratch, uid, gid, &dir, err) < 0)
+    if (rundir_scratch(s->run, s->scratch, uid, &dir, err) < 0)
         return -1;
     if (statvfs(dir, &vfs) < 0)
         return err_set_errno(err, errno, "scratch area '%s'", s->scratch);
     avail = (uint64_t)vfs.f_bavail * vfs.f_frsize;
+    if (avail < SCRATCH_MIN)
+        return err_set(err, ERR_NO_SPACE,
+                       "scratch area '%s' is full; choose another with "
+                       "--scratch",
+                       s->scratch);
     c->scratch_reserve = avail / 8 < RESERVE_MAX ? avail / 8 : RESERVE_MAX;
     for (size_t i = 0; i < c->n; i++) {
         int r = s->rung == RUNG_OVERLAY ? scratch_qcow2(s, dir, &c->v[i], err)
@@ -213,6 +218,11 @@ start_server(struct source *s, struct err *err)
     return 0;
 }
 
+/* The order keeps a write that falls in between from being lost: a disk with an
+ * iothread goes on writing until its backup action drains it (QEMU's drain at
+ * the start of a transaction has ended by then).  So the new bitmap records
+ * from before the instant and the base is copied after it: both can only have
+ * too much. */
 static int
 add_disk_actions(struct source *s, struct capture_disk *d, struct jv *list)
 {
@@ -220,17 +230,6 @@ add_disk_actions(struct source *s, struct capture_disk *d, struct jv *list)
     struct jv *backup, *fresh;
     int r = 0;
 
-    if (d->base != NULL) {
-        r |= jv_add(list,
-                    qmp_action("block-dirty-bitmap-add",
-                               jv_build("{s:s, s:s, s:i, s:b}", "node", node,
-                                        "name", d->dirty, "granularity",
-                                        GRANULARITY, "disabled", 1)));
-        r |= jv_add(
-            list, qmp_action("block-dirty-bitmap-merge",
-                             jv_build("{s:s, s:s, s:[s]}", "node", node,
-                                      "target", d->dirty, "bitmaps", d->base)));
-    }
     fresh = jv_build("{s:s, s:s, s:i}", "node", node, "name", d->fresh,
                      "granularity", GRANULARITY);
     if (d->persistent)
@@ -242,6 +241,12 @@ add_disk_actions(struct source *s, struct capture_disk *d, struct jv *list)
                                               "node", node, "target", d->fresh,
                                               "bitmaps", "node", d->paint,
                                               "name", d->paint_bitmap)));
+    if (d->base != NULL)
+        r |= jv_add(list,
+                    qmp_action("block-dirty-bitmap-add",
+                               jv_build("{s:s, s:s, s:i, s:b}", "node", node,
+                                        "name", d->dirty, "granularity",
+                                        GRANULARITY, "disabled", 1)));
     backup = jv_build("{s:s, s:s, s:s, s:s, s:s, s:b}", "job-id", d->job,
                       "device", node, "target", d->scratch, "sync", "none",
                       "filter-node-name", d->filter, "auto-dismiss", 0);
@@ -249,6 +254,11 @@ add_disk_actions(struct source *s, struct capture_disk *d, struct jv *list)
     if (s->features.on_cbw_error)
         r |= jv_set_str(backup, "on-cbw-error", "break-snapshot");
     r |= jv_add(list, qmp_action("blockdev-backup", backup));
+    if (d->base != NULL)
+        r |= jv_add(
+            list, qmp_action("block-dirty-bitmap-merge",
+                             jv_build("{s:s, s:s, s:[s]}", "node", node,
+                                      "target", d->dirty, "bitmaps", d->base)));
     return r;
 }
 
@@ -342,6 +352,7 @@ thaw(struct source *s, struct source_instant *ret)
     if (report.held && report.filesystems == 0)
         (void)snprintf(ret->note, sizeof ret->note,
                        "the agent froze no file system");
+    s->maybe_frozen = !report.thaw_confirmed;
     if (report.thaw_confirmed)
         (void)rundir_note(s->run, "frozen", "no", NULL);
 }

@@ -299,6 +299,27 @@ fill_disk(struct disk *d, const struct jv *block, const struct jv *nodes,
     return d->skip && d->info ? 0 : err_set_errno(err, ENOMEM, "disk list");
 }
 
+/* One image under two devices is one disk: tracked twice, each would remove the
+ * other's bitmap. */
+static int
+skip_twins(struct inventory *inv, struct err *err)
+{
+    for (size_t i = 0; i < inv->n; i++)
+        for (size_t k = 0; k < i; k++) {
+            struct disk *d = &inv->disks[i];
+
+            if (d->skip != NULL || inv->disks[k].skip != NULL ||
+                strcmp(d->node, inv->disks[k].node) != 0)
+                continue;
+            if (asprintf(&d->skip, "the image of disk '%s' once more",
+                         inv->disks[k].name) < 0) {
+                d->skip = NULL;
+                return err_set_errno(err, ENOMEM, "disk list");
+            }
+        }
+    return 0;
+}
+
 /* Two devices of one name cannot be told apart later: say so now. */
 static int
 check_names(const struct inventory *inv, struct err *err)
@@ -333,7 +354,7 @@ inventory_parse(const struct jv *blocks, const struct jv *nodes,
             return -1;
         }
     }
-    if (check_names(&inv, err) < 0) {
+    if (check_names(&inv, err) < 0 || skip_twins(&inv, err) < 0) {
         inventory_done(&inv);
         return -1;
     }

@@ -277,7 +277,9 @@ recover(struct source *s, struct jv *done, struct err *err)
     if (r < 0)
         return err_wrap(err, "remove what a dead run left in QEMU");
     rundir_sweep(s->run, s->scratch, done);
-    if (n > 0 && continue_stopped(s, done, err) < 0)
+    /* Also when the run died between its last removal and this. */
+    if ((n > 0 || rundir_dead(s->run) != NULL) &&
+        continue_stopped(s, done, err) < 0)
         return -1;
     rundir_recovered(s->run);
     return n > 0 ? source_look(s, err) : 0;

@@ -11,10 +11,13 @@
 
 #include "block.h"
 #include "cleanup.h"
+#include "clock.h"
 #include "err.h"
 #include "jv.h"
 #include "log.h"
 #include "source_internal.h"
+
+#define POLL_MS 50u
 
 static void
 keep(struct err *first, struct err *now)
@@ -53,29 +56,6 @@ end_disk(struct source *s, struct capture_disk *d, struct err *first)
     keep(first, &e);
 }
 
-int
-capture_end(struct source *s, struct err *err)
-{
-    struct capture *c = &s->cap;
-    struct err first = ERR_INIT, e = ERR_INIT;
-
-    if (!s->dirty || s->qmp == NULL)
-        return 0;
-    /* All exports before anything else: no reader is left on any disk. */
-    for (size_t i = 0; i < c->n; i++)
-        end_disk(s, &c->v[i], &first);
-    if (c->server) {
-        if (source_qmp(s, "nbd-server-stop", NULL, &e) == 0)
-            c->server = false;
-        keep(&first, &e);
-    }
-    if (first.code != ERR_NONE)
-        return err_copy(err, &first);
-    s->dirty = false;
-    rundir_scratch_end(s->run);
-    return 0;
-}
-
 /* A guest that our scratch stopped goes on: the request that failed is
  * repeated by QEMU, and there is no filter above the disk any more. */
 static int
@@ -94,18 +74,111 @@ continue_guest(struct source *s, struct err *err)
     return source_qmp(s, "cont", NULL, err);
 }
 
-void
-capture_free_guest(struct source *s)
+/* Once the disks whose scratch failed are down; another one may fail and stop
+ * it again. */
+static void
+continue_stopped(struct source *s)
 {
-    struct err ignored = ERR_INIT;
-
     if (!s->cap.scratch_stop)
         return;
     for (size_t i = 0; i < s->cap.n; i++)
-        if (s->cap.v[i].failed)
-            end_disk(s, &s->cap.v[i], &ignored);
-    /* Another disk may stop it again: source_release() looks once more. */
-    (void)continue_guest(s, NULL);
+        if (s->cap.v[i].failed && !s->cap.v[i].ended)
+            return;
+    s->cap.scratch_stop = false; /* before: the next event may come meanwhile */
+    if (continue_guest(s, NULL) < 0)
+        s->cap.scratch_stop = true;
+}
+
+/* Drop every export at once: their clients' reads end side by side. */
+static void
+drop_exports(struct source *s)
+{
+    for (size_t i = 0; i < s->cap.n; i++) {
+        s->cap.v[i].ended = false;
+        (void)source_qmp(
+            s, "block-export-del",
+            jv_build("{s:s, s:s}", "id", s->cap.v[i].export_id, "mode", "hard"),
+            NULL);
+    }
+}
+
+static bool
+is_listed(const struct jv *exports, const char *id)
+{
+    for (size_t i = 0; i < jv_size(exports); i++) {
+        const char *other = jv_get_str(jv_at(exports, i), "id");
+
+        if (other != NULL && strcmp(other, id) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The disks whose export is gone; *ret_left counts the others. */
+static int
+end_ready(struct source *s, size_t *ret_left, struct err *first)
+{
+    CLEANUP_JV struct jv *exports = NULL;
+
+    *ret_left = 0;
+    if (qmp_call(s->qmp, "query-block-exports", NULL, QMP_TIMEOUT_MS, &exports,
+                 first) < 0)
+        return -1;
+    for (size_t i = 0; i < s->cap.n; i++) {
+        struct capture_disk *d = &s->cap.v[i];
+
+        if (d->ended)
+            continue;
+        if (is_listed(exports, d->export_id)) {
+            (*ret_left)++;
+            continue;
+        }
+        end_disk(s, d, first);
+        d->ended = true;
+        continue_stopped(s);
+    }
+    return 0;
+}
+
+/* Disk by disk as their exports go: that of a slow disk waits for its reads,
+ * and a guest that another disk's scratch stopped must not wait with it. */
+static void
+end_disks(struct source *s, struct err *first)
+{
+    struct deadline until = deadline_in(END_TIMEOUT_MS);
+    size_t left = 0;
+
+    drop_exports(s);
+    while (end_ready(s, &left, first) == 0 && left > 0 &&
+           deadline_left(until) > 0) {
+        if (qmp_pump(s->qmp, POLL_MS, first) < 0)
+            break;
+        continue_stopped(s);
+    }
+    for (size_t i = 0; i < s->cap.n; i++)
+        if (!s->cap.v[i].ended)
+            end_disk(s, &s->cap.v[i], first);
+}
+
+int
+capture_end(struct source *s, struct err *err)
+{
+    struct capture *c = &s->cap;
+    struct err first = ERR_INIT, e = ERR_INIT;
+
+    if (!s->dirty || s->qmp == NULL)
+        return 0;
+    end_disks(s, &first);
+    if (c->server) {
+        if (source_qmp(s, "nbd-server-stop", NULL, &e) == 0)
+            c->server = false;
+        keep(&first, &e);
+    }
+    if (first.code != ERR_NONE)
+        return err_copy(err, &first);
+    s->dirty = false;
+    rundir_scratch_end(s->run);
+    return 0;
 }
 
 int
@@ -117,8 +190,8 @@ source_release(struct source *s, struct err *err)
         return 0;
     (void)capture_end(s, &first);
     if (s->cap.scratch_stop) {
-        if (continue_guest(s, &e) == 0)
-            s->cap.scratch_stop = false;
+        s->cap.scratch_stop = false;
+        (void)continue_guest(s, &e);
         keep(&first, &e);
     }
     return first.code != ERR_NONE ? err_copy(err, &first) : 0;

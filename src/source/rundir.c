@@ -24,11 +24,13 @@
 #define JOURNAL_MAX 65536
 
 struct rundir {
-    char *base;         /* the run directory of this host */
-    char *sockets;      /* <base>/<id>, or NULL */
-    char *scratch;      /* <scratch>/tidemark-<id>, or NULL */
-    int lock_fd;        /* the machine's lock and journal */
-    int scratch_fd;     /* lock of the scratch directory, or -1 */
+    char *base;     /* the run directory of this host */
+    char *sockets;  /* <base>/<id>, or NULL */
+    char *scratch;  /* <scratch>/tidemark-<id>, or NULL */
+    int lock_fd;    /* the machine's lock and journal */
+    int scratch_fd; /* lock of the scratch directory, or -1 */
+    int pid_fd;     /* lock of the QEMU process, or -1 */
+    char *pid_path;
     struct jv *dead;    /* journal of a dead run, or NULL */
     struct jv *journal; /* ours */
     char id[RUN_ID_LEN + 1];
@@ -124,15 +126,25 @@ read_journal(int fd)
     return j;
 }
 
+/* One write over what is there: a kill in the middle must not lose the facts
+ * that stand in it.  White space covers the end of a longer one. */
 static int
 write_journal(struct rundir *r, struct err *err)
 {
+    CLEANUP(buf_done) struct buf b = BUF_INIT;
     CLEANUP_FREE char *text = jv_text(r->journal, true);
+    struct stat st;
 
     if (text == NULL)
         return err_set_errno(err, ENOMEM, "journal of this run");
-    if (ftruncate(r->lock_fd, 0) < 0 ||
-        io_pwrite_full(r->lock_fd, text, strlen(text), 0) < 0)
+    if (fstat(r->lock_fd, &st) < 0)
+        return err_set_errno(err, errno, "journal in '%s'", r->base);
+    if (buf_append(&b, text, strlen(text), err) < 0)
+        return -1;
+    while (b.len < (size_t)st.st_size)
+        if (buf_append(&b, "\n", 1, err) < 0)
+            return -1;
+    if (io_pwrite_full(r->lock_fd, b.data, b.len, 0) < 0)
         return err_set_errno(err, errno, "write the journal in '%s'", r->base);
     return 0;
 }
@@ -168,6 +180,28 @@ take_lock(struct rundir *r, const char *qmp_path, struct err *err)
 }
 
 int
+rundir_lock_process(struct rundir *r, int pid, struct err *err)
+{
+    if (pid <= 0)
+        return 0;
+    if (asprintf(&r->pid_path, "%s/pid-%d.lock", r->base, pid) < 0) {
+        r->pid_path = NULL;
+        return err_set_errno(err, ENOMEM, "lock path");
+    }
+    r->pid_fd =
+        open(r->pid_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (r->pid_fd < 0)
+        return err_set_errno(err, errno, "open lock file '%s'", r->pid_path);
+    if (flock(r->pid_fd, LOCK_EX | LOCK_NB) == 0)
+        return 0;
+    (void)close(TAKE_FD(r->pid_fd)); /* and leave the owner its file */
+    return err_set(err, ERR_LOCKED,
+                   "another run is working on this machine (QEMU process %d) "
+                   "over another QMP socket; wait for it to end",
+                   pid);
+}
+
+int
 rundir_open(const char *run_dir, const char *qmp_path, struct rundir **ret,
             struct err *err)
 {
@@ -176,7 +210,7 @@ rundir_open(const char *run_dir, const char *qmp_path, struct rundir **ret,
 
     if (r == NULL)
         return err_set_errno(err, ENOMEM, "run directory");
-    r->lock_fd = r->scratch_fd = -1;
+    r->lock_fd = r->scratch_fd = r->pid_fd = -1;
     rand_bytes(id, sizeof id);
     hex_encode(id, sizeof id, r->id);
     r->base = strdup(rundir_default(run_dir));
@@ -218,6 +252,11 @@ rundir_close(struct rundir *r, bool clean)
         (void)!ftruncate(r->lock_fd, 0);
     if (r->lock_fd >= 0)
         (void)close(r->lock_fd);
+    if (r->pid_fd >= 0) {
+        (void)unlink(r->pid_path);
+        (void)close(r->pid_fd);
+    }
+    free(r->pid_path);
     jv_free(r->dead);
     jv_free(r->journal);
     free(r->base);
@@ -258,11 +297,14 @@ make_private(const char *path, unsigned uid, unsigned gid, struct err *err)
 {
     if (mkdir(path, 0700) < 0)
         return err_set_errno(err, errno, "make directory '%s'", path);
-    if (uid != geteuid() && chown(path, uid, gid) < 0)
-        return err_set_errno(err, errno,
-                             "give '%s' to QEMU's user %u; run as root or as "
-                             "that user",
-                             path, uid);
+    if (uid != geteuid() && chown(path, uid, gid) < 0) {
+        (void)err_set_errno(err, errno,
+                            "give '%s' to QEMU's user %u; run as root or as "
+                            "that user",
+                            path, uid);
+        (void)rmdir(path);
+        return -1;
+    }
     return 0;
 }
 
@@ -284,7 +326,7 @@ rundir_sockets(struct rundir *r, unsigned uid, unsigned gid,
 
 int
 rundir_scratch(struct rundir *r, const char *scratch, unsigned uid,
-               unsigned gid, const char **ret_dir, struct err *err)
+               const char **ret_dir, struct err *err)
 {
     CLEANUP_FREE char *path = NULL;
     CLEANUP_FREE char *fresh = NULL;
@@ -295,8 +337,16 @@ rundir_scratch(struct rundir *r, const char *scratch, unsigned uid,
         asprintf(&fresh, "%s/." PREFIX "%s", scratch, r->id) < 0)
         return err_set_errno(err, ENOMEM, "scratch directory");
     if (rundir_note(r, "scratch", path, err) < 0 ||
-        make_private(fresh, uid, gid, err) < 0)
+        make_private(fresh, geteuid(), getegid(), err) < 0)
         return err_wrap(err, "scratch area '%s'", scratch);
+    /* QEMU's user passes through to its files.  It does not own the directory:
+     * in a sticky area it could put a link in its place, and we, perhaps root,
+     * would make files behind it. */
+    if (uid != geteuid() && chmod(fresh, 0711) < 0) {
+        (void)err_set_errno(err, errno, "scratch directory '%s'", fresh);
+        (void)rmdir(fresh);
+        return -1;
+    }
     r->scratch_fd = open(fresh, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (r->scratch_fd < 0 || flock(r->scratch_fd, LOCK_EX | LOCK_NB) < 0 ||
         rename(fresh, path) < 0) {

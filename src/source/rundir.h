@@ -26,6 +26,10 @@ struct rundir;
 int rundir_open(const char *run_dir, const char *qmp_path, struct rundir **ret,
                 struct err *err);
 
+/* A machine may have several QMP sockets: take the lock of the QEMU process
+ * `pid` too.  ERR_LOCKED when another run works on it over another socket. */
+int rundir_lock_process(struct rundir *r, int pid, struct err *err);
+
 /* Drop the lock.  `clean` says that this run left nothing anywhere: its
  * directories go, and the journal is emptied unless it is a dead run's that
  * nobody has cleared away yet.  Not clean: journal and NBD socket stay, by
@@ -50,9 +54,10 @@ int rundir_note(struct rundir *r, const char *key, const char *value,
 int rundir_sockets(struct rundir *r, unsigned uid, unsigned gid,
                    const char **ret_dir, struct err *err);
 
-/* Make and lock this run's directory in the scratch area `scratch`. */
+/* Make and lock this run's directory in the scratch area `scratch`: ours, but
+ * uid may reach the files in it that it owns. */
 int rundir_scratch(struct rundir *r, const char *scratch, unsigned uid,
-                   unsigned gid, const char **ret_dir, struct err *err);
+                   const char **ret_dir, struct err *err);
 /* Remove the scratch directory and what is in it now. */
 void rundir_scratch_end(struct rundir *r);
 

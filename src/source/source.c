@@ -213,6 +213,9 @@ choose_rung(struct source *s)
 static int
 open_source(struct source *s, const char *machine, struct err *err)
 {
+    unsigned uid, gid;
+    int pid;
+
     if (address_parse(machine, &s->at, err) < 0)
         return -1;
     s->scratch = strdup(rundir_scratch_default(s->opts.scratch));
@@ -225,7 +228,9 @@ open_source(struct source *s, const char *machine, struct err *err)
         return -1;
     if (qmp_connect(s->at.qmp, CONNECT_MS, &s->qmp, err) < 0)
         return -1;
-    if (!s->opts.look_only && start_guard(s, err) < 0)
+    qmp_peer(s->qmp, &uid, &gid, &pid);
+    if (!s->opts.look_only &&
+        (rundir_lock_process(s->run, pid, err) < 0 || start_guard(s, err) < 0))
         return -1;
     qmp_on_event(s->qmp, capture_event, s);
     if (qmp_schema_load(s->qmp, &s->schema, err) < 0)
@@ -269,7 +274,7 @@ source_close(struct source *s)
     qmp_schema_free(s->schema);
     capture_done(&s->cap);
     /* An unclean end keeps the journal: the next run reads what to do. */
-    rundir_close(s->run, !s->dirty);
+    rundir_close(s->run, !s->dirty && !s->maybe_frozen);
     inventory_done(&s->inv);
     jv_free(s->nodes);
     address_done(&s->at);

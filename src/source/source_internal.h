@@ -49,6 +49,7 @@ struct capture_disk {
     char paint_bitmap[NAME_MAX_LEN];
     char paint_export[NAME_MAX_LEN];
     bool painted;
+    bool ended;  /* nothing of it stands in QEMU any more */
     bool failed; /* its scratch could not take a guest's old data */
     char context[64];
     char *path; /* scratch file */
@@ -83,7 +84,8 @@ struct source {
     char *name, *uuid;
     enum rung rung;
     char refusal[512];
-    bool dirty; /* something of ours may be left in QEMU */
+    bool dirty;        /* something of ours may be left in QEMU */
+    bool maybe_frozen; /* no thaw was confirmed */
     struct capture cap;
 };
 
@@ -94,10 +96,6 @@ int source_look(struct source *s, struct err *err);
  * and reports the first. */
 int capture_end(struct source *s, struct err *err);
 void capture_done(struct capture *c);
-
-/* The guest stands still because a scratch file was full: take down the disks
- * that failed and continue it, before anything that may take longer. */
-void capture_free_guest(struct source *s);
 
 /* Event handler of the QMP connection while a capture stands. */
 void capture_event(void *arg, const char *name, const struct jv *data);

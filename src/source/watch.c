@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
+#include "cleanup.h"
 #include "err.h"
 #include "jv.h"
 #include "log.h"
@@ -25,12 +26,21 @@ broken(struct capture *c, const char *what)
     c->broken = true;
 }
 
+/* QEMU names the node at the top of the device: our filter, or what stands above
+ * it (a throttle node, say).  There it cannot be told whether the disk or its
+ * scratch failed, and a stopped guest is worse than a lost point. */
 static struct capture_disk *
-by_filter(const struct capture *c, const char *node)
+by_top(const struct source *s, const char *node)
 {
-    for (size_t i = 0; node != NULL && i < c->n; i++)
-        if (strcmp(c->v[i].filter, node) == 0)
+    const struct capture *c = &s->cap;
+
+    for (size_t i = 0; node != NULL && i < c->n; i++) {
+        const struct disk *d = &s->inv.disks[c->v[i].disk];
+
+        if (strcmp(c->v[i].filter, node) == 0 ||
+            (strcmp(d->root, d->node) != 0 && strcmp(d->root, node) == 0))
             return &c->v[i];
+    }
     return NULL;
 }
 
@@ -44,12 +54,15 @@ is_job(const struct capture *c, const char *id)
 }
 
 static void
-io_error(struct capture *c, const struct jv *data)
+io_error(struct source *s, const struct jv *data)
 {
+    struct capture *c = &s->cap;
     const char *action = jv_get_str(data, "action");
-    struct capture_disk *d = by_filter(c, jv_get_str(data, "node-name"));
+    const char *operation = jv_get_str(data, "operation");
+    struct capture_disk *d = by_top(s, jv_get_str(data, "node-name"));
 
-    if (d == NULL)
+    /* A guest's read never touches the scratch. */
+    if (d == NULL || (operation != NULL && strcmp(operation, "read") == 0))
         return;
     d->failed = true;
     broken(c, "the scratch file could not take the old data of a guest write "
@@ -67,7 +80,7 @@ capture_event(void *arg, const char *name, const struct jv *data)
     if (!c->taken || c->n == 0)
         return;
     if (strcmp(name, "BLOCK_IO_ERROR") == 0) {
-        io_error(c, data);
+        io_error(s, data);
     } else if (strcmp(name, "JOB_STATUS_CHANGE") == 0) {
         const char *status = jv_get_str(data, "status");
 
@@ -109,12 +122,36 @@ check_space(struct source *s)
                   "one");
 }
 
+/* Under an overlay the export goes on after its job has ended, and then shows
+ * the live disk: the job must be there, whatever became of the event. */
+static int
+check_jobs(struct source *s, struct err *err)
+{
+    CLEANUP_JV struct jv *jobs = NULL;
+    size_t running = 0;
+
+    if (s->rung != RUNG_OVERLAY || s->cap.broken || !s->dirty)
+        return 0;
+    if (qmp_call(s->qmp, "query-jobs", NULL, QMP_TIMEOUT_MS, &jobs, err) < 0)
+        return -1;
+    for (size_t i = 0; i < jv_size(jobs); i++) {
+        const char *status = jv_get_str(jv_at(jobs, i), "status");
+
+        running += is_job(&s->cap, jv_get_str(jv_at(jobs, i), "id")) &&
+                   status != NULL && strcmp(status, "concluded") != 0 &&
+                   strcmp(status, "aborting") != 0;
+    }
+    if (running < s->cap.n)
+        broken(&s->cap, "QEMU ended the job that holds the point");
+    return 0;
+}
+
 int
 source_watch(struct source *s, unsigned timeout_ms, struct err *err)
 {
     struct capture *c = &s->cap;
 
-    if (qmp_pump(s->qmp, timeout_ms, err) < 0)
+    if (qmp_pump(s->qmp, timeout_ms, err) < 0 || check_jobs(s, err) < 0)
         return -1;
     check_space(s);
     if (!c->broken)
@@ -124,7 +161,6 @@ source_watch(struct source *s, unsigned timeout_ms, struct err *err)
                                                            : ERR_REMOTE,
                   "%s", c->broken_why);
     /* Now, not when the readers have noticed: a stopped guest waits. */
-    capture_free_guest(s);
     (void)source_release(s, NULL);
     return -1;
 }

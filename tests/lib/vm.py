@@ -177,6 +177,9 @@ class QemuVM:
                 # what QEMU itself has to say, of an NBD client say, is no answer
                 said += "".join(line for line in f
                                 if not line.startswith("qemu-system"))
+            # nor is it when a client was killed while they shook hands
+            said = "".join(line for line in said.splitlines(True)
+                           if "option negotiation failed" not in line)
             bad = any(w in said for w in ("failed", "rror", "invalid",
                                           "not found"))
             if bad and not may_fail:

@@ -12,12 +12,34 @@ from tidemark import FAILED, OK, Tidemark, WARNING
 from vm import slow_disk
 
 
+def below_throttle(disks):
+    """The devices get a throttle node each, as Proxmox and libvirt do: QEMU's
+    errors then name that node and not the backup's filter."""
+    for d in disks:
+        a = d.args()
+        i = a.index("-device")
+        a[i + 1] = a[i + 1].replace("drive=" + d.node, "drive=top-" + d.name)
+        a[i:i] = ["-blockdev", "driver=throttle,node-name=top-%s,"
+                  "throttle-group=top,file=%s" % (d.name, d.node)]
+        d.args = lambda a=a: list(a)
+    return ["-object", "throttle-group,id=top,x-iops-total=100000"]
+
+
 @test("scratch full: exit 5, the guest writes on, the next run is incremental")
 def scratch_full():
+    run("4m")
+
+
+@test("the same below a throttle node, with so little room that QEMU stops")
+def scratch_full_throttled():
+    run("1m", below_throttle)
+
+
+def run(room, change=None):
     if os.geteuid() != 0:
         skip("mounting a tmpfs needs root")
     small = tap.tempdir("scratch")
-    images.sh("mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", small)
+    images.sh("mount", "-t", "tmpfs", "-o", "size=" + room, "tmpfs", small)
     cleanup(lambda: images.sh("umount", small))
 
     tm = Tidemark()
@@ -27,7 +49,10 @@ def scratch_full():
     # does not know it, writes at full speed to the others
     path = images.make(dir + "/vdd.raw", "raw", 16 << 20)
     slow, args = slow_disk("vdd", path, "raw", 1 << 20)
-    g = guestvm.Writer(guestvm.new_disks(dir) + [slow], args=args).start()
+    disks = guestvm.new_disks(dir)
+    if change:
+        args = args + change(disks)
+    g = guestvm.Writer(disks + [slow], args=args).start()
     g.wait_records(300)
     tm.ok("backup", g.address, codes=(OK, WARNING))
     g.wait_records(g.records() + 300)

@@ -316,7 +316,7 @@ test_a_dead_run_is_found_and_swept(void)
         if (rundir_open(area, "/qmp/dead", &r, NULL) < 0 ||
             rundir_note(r, "frozen", "perhaps", NULL) < 0 ||
             rundir_sockets(r, geteuid(), getegid(), &d, NULL) < 0 ||
-            rundir_scratch(r, area, geteuid(), getegid(), &d, NULL) < 0)
+            rundir_scratch(r, area, geteuid(), &d, NULL) < 0)
             _exit(1);
         fd = open(d, O_DIRECTORY);
         (void)openat(fd, file, O_CREAT | O_WRONLY, 0600);
@@ -342,7 +342,7 @@ test_a_dead_run_is_found_and_swept(void)
     CHECK(jv_size(done) == 1);
 
     /* What belongs to a run that lives, ourselves, is not swept. */
-    CHECK_OK(rundir_scratch(r, area, geteuid(), getegid(), &dir, &e), &e);
+    CHECK_OK(rundir_scratch(r, area, geteuid(), &dir, &e), &e);
     rundir_sweep(r, area, done);
     CHECK(exists("tidemark-", rundir_id(r), ""));
     rundir_close(r, true);
