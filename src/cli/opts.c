@@ -88,7 +88,7 @@ static int
 parse_number(const char *text, unsigned long least, unsigned long most,
              unsigned long *ret, struct err *err)
 {
-    unsigned long v;
+    unsigned long v = 0;
     char *end;
 
     errno = 0;
@@ -104,7 +104,7 @@ parse_number(const char *text, unsigned long least, unsigned long most,
 int
 opt_set_compress(void *field, const char *value, struct err *err)
 {
-    unsigned long v;
+    unsigned long v = 0;
 
     if (parse_number(value, 0, 19, &v, err) != 0)
         return -1;
@@ -115,7 +115,7 @@ opt_set_compress(void *field, const char *value, struct err *err)
 int
 opt_set_threads(void *field, const char *value, struct err *err)
 {
-    unsigned long v;
+    unsigned long v = 0;
 
     if (parse_number(value, 1, OPTS_THREADS_MAX, &v, err) != 0)
         return -1;
