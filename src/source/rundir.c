@@ -292,7 +292,7 @@ rundir_note(struct rundir *r, const char *key, const char *value,
 }
 
 /* A fresh directory that only we and QEMU's user can enter. */
-static int
+__attribute__((nonnull(1))) static int
 make_private(const char *path, unsigned uid, unsigned gid, struct err *err)
 {
     if (mkdir(path, 0700) < 0)
@@ -407,6 +407,17 @@ sweep_sockets(struct rundir *r)
         remove_tree(path);
 }
 
+/* Killed before its directory `path` had got its name: it is empty. */
+static void
+remove_unlocked(const char *path)
+{
+    CLEANUP_FREE char *fresh = NULL;
+    int dir = (int)(strrchr(path, '/') - path);
+
+    if (asprintf(&fresh, "%.*s/.%s", dir, path, path + dir + 1) >= 0)
+        (void)rmdir(fresh);
+}
+
 void
 rundir_sweep(struct rundir *r, const char *scratch, struct jv *done)
 {
@@ -425,6 +436,8 @@ rundir_sweep(struct rundir *r, const char *scratch, struct jv *done)
             sweep_one(path, done);
     }
     /* The dead run may have used another scratch area than this one. */
-    if (dead != NULL && strstr(dead, "/" PREFIX) != NULL)
+    if (dead != NULL && strstr(dead, "/" PREFIX) != NULL) {
         sweep_one(dead, done);
+        remove_unlocked(dead);
+    }
 }
