@@ -4,6 +4,9 @@
  * file, then the name in its directory; and before that, once per directory
  * and process, the name of the directory in its parent, also when somebody else
  * made it: he may not have come to his own fsync yet.
+ *
+ * A little over 600 lines on purpose: creating an object, undoing that, and
+ * knowing which directories are synced share one state and one set of rules.
  */
 #include "store.h"
 
