@@ -33,8 +33,10 @@ _tidemark_refs()
 _tidemark()
 {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
-    local commands='init backup points show restore verify doctor'
-    local common='--json --quiet --debug --help' opts=
+    local commands='init backup points show restore verify check prune gc diff
+                    stats key doctor'
+    local common='--json --quiet --debug --help --passphrase-fd
+                  --passphrase-command --paper-key-fd' opts=
 
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
@@ -58,21 +60,38 @@ _tidemark()
         mapfile -t COMPREPLY < <(compgen -W '16K 32K 64K 128K 256K 512K 1M 2M 4M' -- "$cur")
         return
         ;;
-    --name | --disk | --exclude | --compress | --threads)
+    --name | --disk | --exclude | --tag | --compress | --threads | \
+        --label | --kdf-memory | --*-fd | --*-command | --keep-* | \
+        --rewrite | --fence-after | --sample | --limit-rate)
         return
         ;;
     esac
     case ${COMP_WORDS[1]} in
-    init) opts='--chunk-size' ;;
+    init) opts='--chunk-size --encrypt --label --kdf-memory' ;;
+    key)
+        opts='--label --kdf-memory --new-passphrase-fd --new-passphrase-command'
+        ;;
     backup)
-        opts='--repo --name --full --disk --exclude --quiesce --scratch
+        opts='--repo --name --full --disk --exclude --tag --quiesce --scratch
               --compress --paranoid --threads'
         ;;
     points | show) opts='--repo' ;;
     restore)
         opts='--repo --to --format --disk --overwrite --threads'
         ;;
-    verify) opts='--repo --threads' ;;
+    verify)
+        opts='--repo --structure --sample --limit-rate --resume --read-only
+              --threads'
+        ;;
+    check) opts='--repo --repair --dry-run --threads' ;;
+    prune)
+        opts='--repo --keep-last --keep-hourly --keep-daily --keep-weekly
+              --keep-monthly --keep-yearly --keep-within --keep-tag --remove
+              --remove-last --ignore-clock --dry-run --gc'
+        ;;
+    gc) opts='--repo --dry-run --rewrite --fence-after' ;;
+    diff) opts='--repo --disk' ;;
+    stats) opts='--repo' ;;
     esac
     if [[ $cur == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$opts $common" -- "$cur")
@@ -80,7 +99,14 @@ _tidemark()
     fi
     case ${COMP_WORDS[1]} in
     init) _tidemark_directories "$cur" ;;
-    show | restore | verify) _tidemark_refs ;;
+    key)
+        if ((COMP_CWORD == 2)); then
+            mapfile -t COMPREPLY < <(compgen -W 'list add remove passwd export' -- "$cur")
+        else
+            _tidemark_directories "$cur"
+        fi
+        ;;
+    show | restore | verify | prune | diff | stats) _tidemark_refs ;;
     esac
 }
 

@@ -136,6 +136,8 @@ err_code_name(enum err_code code)
         return "no-space";
     case ERR_CANCELED:
         return "canceled";
+    case ERR_KEY:
+        return "key";
     case ERR_USAGE:
         return "usage";
     }

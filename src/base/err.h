@@ -30,6 +30,7 @@ enum err_code {
     ERR_NO_SPACE,    /* scratch or repository is full */
     ERR_CANCELED,    /* the user or a signal asked to stop */
     ERR_USAGE,       /* the request itself is wrong */
+    ERR_KEY,         /* encrypted, and the passphrase is wrong or missing */
 };
 
 #define ERR_MSG_MAX 768

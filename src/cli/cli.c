@@ -12,12 +12,15 @@
 #include "err.h"
 #include "jv.h"
 #include "log.h"
+#include "passphrase.h"
 #include "signals.h"
 #include "text.h"
 
 static const struct command *const commands[] = {
     &command_init,    &command_backup, &command_points, &command_show,
-    &command_restore, &command_verify, &command_doctor,
+    &command_restore, &command_verify, &command_check,  &command_prune,
+    &command_gc,      &command_diff,   &command_stats,  &command_key,
+    &command_doctor,
 };
 
 const struct command *const *
@@ -165,6 +168,10 @@ parse(struct cli *c, int argc, char **argv, struct err *err)
         return err_set(err, ERR_USAGE,
                        "%s: %s is missing; see 'tidemark %s --help'", cmd->name,
                        cmd->operand_name, cmd->name);
+    if (c->o.operands.n > 1 && c->o.operands.n > cmd->max_operands)
+        return err_set(
+            err, ERR_USAGE, "%s: one argument too many: '%s'", cmd->name,
+            c->o.operands.v[cmd->max_operands > 1 ? cmd->max_operands : 1]);
     return 0;
 }
 
@@ -188,7 +195,9 @@ run_command(struct cli *c, int argc, char **argv, struct err *err)
         .progress = on_progress, .event = on_event, .arg = c};
     if (c->command->signals)
         c->hooks.cancel = signals_catch();
+    passphrase_set_up(&c->o, c->command == &command_init);
     status = c->command->run(c, err);
+    passphrase_forget();
     log_to(NULL, NULL);
     return status;
 }

@@ -25,8 +25,9 @@ struct command {
     const char *name;
     const char *operand_name; /* "MACHINE" */
     enum operand operand;
-    const char *summary; /* one line, for the list of commands */
-    const char *about;   /* a few lines for --help */
+    unsigned max_operands; /* how many, if more than one */
+    const char *summary;   /* one line, for the list of commands */
+    const char *about;     /* a few lines for --help */
     const struct opt *opts;
     bool events;  /* --json also prints events as they happen */
     bool signals; /* catches signals and cleans up */
@@ -39,7 +40,13 @@ extern const struct command command_points;
 extern const struct command command_show;
 extern const struct command command_restore;
 extern const struct command command_verify;
+extern const struct command command_check;
+extern const struct command command_prune;
+extern const struct command command_gc;
+extern const struct command command_diff;
+extern const struct command command_stats;
 extern const struct command command_doctor;
+extern const struct command command_key;
 
 struct cli {
     const struct command *command;
@@ -78,11 +85,27 @@ const char *const *cli_list(const struct opt_list *l);
 #define POINT_REF_MAX 320 /* a name of 255 bytes, '@' and a whole id */
 void point_ref(const struct jv *point, unsigned digits, char *buf, size_t len);
 
+/* Digits with which every point of an array has a name of its own; at least
+ * POINT_REF_DIGITS. */
+unsigned point_digits(const struct jv *points);
+
 /* "file system consistent, frozen 45 ms", "crash consistent (no agent)". */
 void point_consistency(const struct jv *point, char *buf, size_t len);
 
+#define POINT_TAGS_LEN 2200 /* 64 words of 32 bytes */
+/* "tag1 tag2", or NULL when the point has none. */
+const char *point_tags(const struct jv *point, char *buf, size_t len);
+
+/* What verify and check found: a table of the damage, notes, one line that sums
+ * it up.  _verdict() gives the exit status. */
+int report_proof(struct cli *c, const struct jv *result, struct err *err);
+int report_verdict(struct cli *c, const struct jv *result, const char *advice);
+
 /* Table of a point's disks: tracking, read, new, stored. */
 int report_disks(struct out *o, const struct jv *disks, struct err *err);
+
+/* The figures of a collection; what `job_gc` gave. */
+int report_gc(struct out *o, const struct jv *result, struct err *err);
 
 /* Any value for people: scalars as "key  value", arrays of flat objects as
  * tables, the rest indented.  `skip`: NULL-terminated keys left out at the top. */

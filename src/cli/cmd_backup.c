@@ -1,3 +1,4 @@
+#include <inttypes.h>
 #include <string.h>
 
 #include "cleanup.h"
@@ -14,6 +15,8 @@ static const struct opt opts[] = {
               "only this disk; may be repeated"),
     OPT(exclude, 0, "DISK", opt_set_list,
         "all disks but this; may be repeated"),
+    OPT_NAMED("tag", tags, "WORD", opt_set_list,
+              "put a word on the point; may be repeated"),
     OPT(quiesce, 0, "HOW", opt_set_quiesce,
         "freeze the guest's file systems: auto, require or\noff (auto)"),
     OPT(scratch, 0, "DIR", opt_set_text,
@@ -65,6 +68,12 @@ report(struct cli *c, const struct jv *point, struct err *err)
     if (report_disks(&c->out, jv_get(point, "disks"), err) != 0)
         return -1;
     report_skipped(c);
+    if (report_uint(point, "healed_chunks") > 0)
+        out_line(&c->out,
+                 "healed %" PRIu64 " damaged chunk%s: stored again from the "
+                 "machine",
+                 report_uint(point, "healed_chunks"),
+                 report_uint(point, "healed_chunks") == 1 ? "" : "s");
     out_line(&c->out, "point %s committed, %s", ref, consistency);
     return 0;
 }
@@ -78,6 +87,7 @@ run(struct cli *c, struct err *err)
                                 .full = c->o.full,
                                 .disks = cli_list(&c->o.disks),
                                 .exclude = cli_list(&c->o.exclude),
+                                .tags = cli_list(&c->o.tags),
                                 .zstd_level = c->o.compress,
                                 .paranoid = c->o.paranoid,
                                 .threads = c->o.threads};

@@ -1,4 +1,3 @@
-#include <stdlib.h>
 #include <string.h>
 
 #include "cleanup.h"
@@ -12,43 +11,13 @@ static const struct opt opts[] = {
     OPT_END,
 };
 
-static int
-compare(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-/* Digits with which every point of the list has a name of its own. */
-static unsigned
-digits_needed(const struct jv *points)
-{
-    size_t n = jv_size(points);
-    CLEANUP_FREE const char **ids = calloc(n + 1, sizeof *ids);
-    unsigned need = POINT_REF_DIGITS;
-
-    if (ids == NULL)
-        return need;
-    for (size_t i = 0; i < n; i++)
-        ids[i] = report_str(jv_at(points, i), "point", "");
-    qsort(ids, n, sizeof *ids, compare);
-    for (size_t i = 1; i < n; i++) {
-        unsigned same = 0;
-
-        while (ids[i][same] != '\0' && ids[i][same] == ids[i - 1][same])
-            same++;
-        if (same + 1 > need && ids[i][same] != '\0')
-            need = same + 1;
-    }
-    return need;
-}
-
 static void
-add_row(struct table *t, const struct jv *p, unsigned digits)
+add_row(struct table *t, const struct jv *p, unsigned digits, bool tags)
 {
     const struct jv *disks = jv_get(p, "disks");
     uint64_t size = 0, fresh = 0, stored = 0;
     const char *consistency = report_str(p, "consistency", "?");
-    char ref[POINT_REF_MAX];
+    char ref[POINT_REF_MAX], text[POINT_TAGS_LEN];
 
     for (size_t i = 0; i < jv_size(disks); i++) {
         size += report_uint(jv_at(disks, i), "size");
@@ -64,18 +33,32 @@ add_row(struct table *t, const struct jv *p, unsigned digits)
     table_size(t, size);
     table_size(t, fresh);
     table_size(t, stored);
+    if (tags)
+        table_text(t, point_tags(p, text, sizeof text));
+}
+
+/* No column for what nobody uses. */
+static bool
+any_tags(const struct jv *points)
+{
+    for (size_t i = 0; i < jv_size(points); i++)
+        if (jv_size(jv_get(jv_at(points, i), "tags")) > 0)
+            return true;
+    return false;
 }
 
 static int
 report(struct cli *c, const struct jv *points, struct err *err)
 {
+    bool tags = any_tags(points);
     CLEANUP(table_freep)
     struct table *t =
-        table_new("POINT|TAKEN|CONSISTENT|>DISKS|>SIZE|>NEW|>STORED");
-    unsigned digits = digits_needed(points);
+        table_new(tags ? "POINT|TAKEN|CONSISTENT|>DISKS|>SIZE|>NEW|>STORED|TAGS"
+                       : "POINT|TAKEN|CONSISTENT|>DISKS|>SIZE|>NEW|>STORED");
+    unsigned digits = point_digits(points);
 
     for (size_t i = 0; i < jv_size(points); i++)
-        add_row(t, jv_at(points, i), digits);
+        add_row(t, jv_at(points, i), digits, tags);
     if (table_rows(t) > 0)
         return table_print(t, 0, c->out.result, err);
     if (!c->out.quiet)

@@ -14,7 +14,7 @@ static int
 report(struct cli *c, const struct jv *p, struct err *err)
 {
     struct out *o = &c->out;
-    char text[384];
+    char text[POINT_TAGS_LEN];
 
     point_ref(p, 32, text, sizeof text);
     out_field(o, "point", text);
@@ -23,6 +23,8 @@ report(struct cli *c, const struct jv *p, struct err *err)
     out_field(o, "number", text);
     point_consistency(p, text, sizeof text);
     out_field(o, "consistency", text);
+    if (point_tags(p, text, sizeof text) != NULL)
+        out_field(o, "tags", text);
     out_field(o, "capture", report_str(p, "capture", "?"));
     if (*report_str(p, "parent", "") != '\0')
         out_field(o, "parent", report_str(p, "parent", ""));

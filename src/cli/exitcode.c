@@ -14,8 +14,10 @@
     (BIT(ERR_SYSTEM) | BIT(ERR_FORMAT) | BIT(ERR_NOT_FOUND) | \
      BIT(ERR_PROTOCOL) | BIT(ERR_TIMEOUT) | BIT(ERR_CLOSED))
 
-#define REPO_COMMANDS \
-    (BIT(CMD_INIT) | BIT(CMD_POINTS) | BIT(CMD_SHOW) | BIT(CMD_VERIFY))
+#define REPO_COMMANDS                                                    \
+    (BIT(CMD_INIT) | BIT(CMD_POINTS) | BIT(CMD_SHOW) | BIT(CMD_VERIFY) | \
+     BIT(CMD_CHECK) | BIT(CMD_PRUNE) | BIT(CMD_GC) | BIT(CMD_DIFF) |     \
+     BIT(CMD_STATS) | BIT(CMD_KEY))
 
 /* The first row that fits decides. */
 static const struct rule {
@@ -25,6 +27,7 @@ static const struct rule {
     {ANY, ANY, BIT(ERR_CANCELED), EXIT_INTERRUPTED},
     {ANY, ANY, BIT(ERR_LOCKED), EXIT_BUSY},
     {ANY, ANY, BIT(ERR_USAGE), EXIT_USAGE},
+    {ANY, ANY, BIT(ERR_KEY), EXIT_KEY},
     {ANY, BIT(ERR_SIDE_MACHINE), UNREACHABLE, EXIT_MACHINE},
     {ANY, BIT(ERR_SIDE_MACHINE), ANY, EXIT_FAILED},
     {ANY, BIT(ERR_SIDE_REPO), ANY, EXIT_REPO},

@@ -13,7 +13,8 @@ enum exit_status {
     EXIT_MACHINE = 3, /* the machine cannot be reached; nothing was taken */
     EXIT_REPO = 4,    /* repository missing, full, damaged, not readable */
     EXIT_FAILED = 5,  /* nothing committed, job failed, damage found */
-    EXIT_BUSY = 6,    /* another run holds the machine */
+    EXIT_BUSY = 6,    /* another run holds the machine, or collects */
+    EXIT_KEY = 7,     /* encrypted; the passphrase is wrong or missing */
     EXIT_INTERRUPTED = 130 /* stopped by a signal, cleaned up */
 };
 
@@ -27,7 +28,13 @@ enum command_id {
     CMD_SHOW,
     CMD_RESTORE,
     CMD_VERIFY,
+    CMD_CHECK,
+    CMD_PRUNE,
+    CMD_GC,
+    CMD_DIFF,
+    CMD_STATS,
     CMD_DOCTOR,
+    CMD_KEY,
 };
 
 /* The status for a command that failed with `err`. */

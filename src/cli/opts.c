@@ -1,10 +1,13 @@
 #include "opts.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cleanup.h"
 #include "err.h"
@@ -16,6 +19,13 @@ const struct opt opts_common[] = {
     OPT(json, 0, NULL, opt_set_flag, "one JSON object per line"),
     OPT(quiet, 'q', NULL, opt_set_flag,
         "no progress and no summary; warnings and errors still"),
+    OPT_NAMED("passphrase-fd", passphrase_fd, "N", opt_set_fd,
+              "read the passphrase from descriptor N"),
+    OPT_NAMED("passphrase-command", passphrase_command, "CMD", opt_set_text,
+              "run CMD, its first line is the passphrase\n"
+              "(TIDEMARK_PASSPHRASE_COMMAND)"),
+    OPT_NAMED("paper-key-fd", paper_key_fd, "N", opt_set_fd,
+              "read the paper key from descriptor N"),
     OPT(debug, 0, NULL, opt_set_flag, "trace what is done to standard error"),
     OPT(help, 'h', NULL, opt_set_flag, "print this and stop"),
     OPT_END,
@@ -123,6 +133,112 @@ opt_set_threads(void *field, const char *value, struct err *err)
     return 0;
 }
 
+/* "5%", "0.5%": in hundredths of a percent. */
+int
+opt_set_share(void *field, const char *value, struct err *err)
+{
+    char *end;
+    double v;
+
+    errno = 0;
+    v = *value >= '0' && *value <= '9' ? strtod(value, &end) : 0;
+    if (!(v >= 0.01 && v <= 100) || errno != 0 || strcmp(end, "%") != 0)
+        return err_set(err, ERR_USAGE,
+                       "'%s' is no share from 0.01%% to 100%%, like 5%%",
+                       value);
+    *(unsigned *)field = (unsigned)(v * 100 + 0.5);
+    return 0;
+}
+
+int
+opt_set_rate(void *field, const char *value, struct err *err)
+{
+    uint64_t v;
+
+    if (size_parse(value, &v) != 0 || v < 1024)
+        return err_set(err, ERR_USAGE,
+                       "'%s' is no number of bytes per second from 1K on",
+                       value);
+    *(uint64_t *)field = v;
+    return 0;
+}
+
+int
+opt_set_keep(void *field, const char *value, struct err *err)
+{
+    unsigned long v = 0;
+
+    if (strcmp(value, "all") == 0)
+        v = RETENTION_ALL;
+    else if (parse_number(value, 1, 1000000, &v, err) != 0)
+        return -1;
+    *(unsigned *)field = (unsigned)v;
+    return 0;
+}
+
+int
+opt_set_percent(void *field, const char *value, struct err *err)
+{
+    unsigned long v = 0;
+
+    if (parse_number(value, 1, 100, &v, err) != 0)
+        return -1;
+    *(unsigned *)field = (unsigned)v;
+    return 0;
+}
+
+int
+opt_set_duration(void *field, const char *value, struct err *err)
+{
+    static const struct {
+        const char *unit;
+        uint64_t seconds;
+    } units[] = {{"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}};
+    char *end;
+    unsigned long v = 0;
+
+    errno = 0;
+    if (*value >= '0' && *value <= '9')
+        v = strtoul(value, &end, 10);
+    for (size_t i = 0; v > 0 && errno == 0 && i < ARRAY_SIZE(units); i++)
+        if (strcmp(end, units[i].unit) == 0 && v <= 1000000) {
+            *(uint64_t *)field = v * units[i].seconds * 1000000000;
+            return 0;
+        }
+    return err_set(err, ERR_USAGE,
+                   "'%s' is no length of time such as 90s, 15m, 2h or 1d",
+                   value);
+}
+
+int
+opt_set_fd(void *field, const char *value, struct err *err)
+{
+    unsigned long v = 0;
+    int flags;
+
+    if (parse_number(value, 0, INT_MAX, &v, err) != 0)
+        return -1;
+    flags = fcntl((int)v, F_GETFD);
+    if (flags < 0)
+        return err_set(err, ERR_USAGE, "descriptor %lu is not open", v);
+    if (v > STDERR_FILENO)
+        (void)fcntl((int)v, F_SETFD, flags | FD_CLOEXEC);
+    *(int *)field = (int)v;
+    return 0;
+}
+
+int
+opt_set_kdf_memory(void *field, const char *value, struct err *err)
+{
+    uint64_t v;
+
+    if (size_parse(value, &v) != 0 || v < (64u << 20) || v > (1u << 30) ||
+        v % 1024 != 0)
+        return err_set(err, ERR_USAGE, "'%s' is no size from 64M to 1G", value);
+    *(uint64_t *)field = v;
+    return 0;
+}
+
 int
 opt_set_format(void *field, const char *value, struct err *err)
 {
@@ -224,11 +340,14 @@ opts_parse(const struct opt *rows, int argc, char **argv, struct opts *ret,
         if (take(row, ret, err) != 0)
             return -1;
     }
-    if (optind < argc)
-        ret->operand = argv[optind++];
-    if (optind < argc)
-        return err_set(err, ERR_USAGE, "one argument too many: '%s'",
-                       argv[optind]);
+    for (; optind < argc; optind++) {
+        if (ret->operands.n == OPTS_LIST_MAX)
+            return err_set(err, ERR_USAGE, "more than %u arguments",
+                           OPTS_LIST_MAX);
+        ret->operands.v[ret->operands.n++] = argv[optind];
+        ret->operands.v[ret->operands.n] = NULL;
+    }
+    ret->operand = ret->operands.v[0];
     return 0;
 }
 

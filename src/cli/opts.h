@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "retention.h"
 #include "source.h"
 
 struct err;
@@ -26,7 +27,8 @@ struct opt_list {
 
 /* The values of all commands. */
 struct opts {
-    const char *operand; /* MACHINE, NAME@REV, ... or NULL */
+    const char *operand; /* MACHINE, NAME@REV, ... or NULL; the first one */
+    struct opt_list operands;
     const char *repo;
     const char *name;
     const char *to;
@@ -34,22 +36,45 @@ struct opts {
     const char *scratch;
     struct opt_list disks;
     struct opt_list exclude;
+    struct opt_list tags;
+    struct opt_list keep_tags;
+    struct retention keep; /* but for its tags */
+    uint64_t fence_after;  /* ns; 0: default */
+    unsigned rewrite;      /* percent; 0: default */
+    const char *label;
+    const char *passphrase_command;
+    const char *new_passphrase_command;
+    int passphrase_fd; /* -1: none; the others, too */
+    int new_passphrase_fd;
+    int paper_key_fd;
+    uint64_t kdf_memory; /* bytes; 0: default */
     uint64_t chunk_size;
     enum quiesce quiesce;
     int compress;
     unsigned threads; /* 0: as many as there are CPUs */
+    bool encrypt;
     bool full;
     bool paranoid;
+    bool structure;
+    bool resume;
+    bool read_only;
+    bool repair;
+    unsigned sample;     /* of 10000 */
+    uint64_t limit_rate; /* bytes per second */
     bool overwrite;
+    bool remove;
+    bool dry_run;
+    bool gc;
     bool json;
     bool quiet;
     bool debug;
     bool help;
 };
 
-#define OPTS_INIT                                              \
-    {                                                          \
-        .chunk_size = 64u << 10, .compress = 1, .format = NULL \
+#define OPTS_INIT                                                        \
+    {                                                                    \
+        .chunk_size = 64u << 10, .compress = 1, .format = NULL,          \
+        .passphrase_fd = -1, .new_passphrase_fd = -1, .paper_key_fd = -1 \
     }
 
 struct opt {
@@ -85,13 +110,20 @@ int opt_set_chunk_size(void *field, const char *value, struct err *err);
 int opt_set_quiesce(void *field, const char *value, struct err *err);
 int opt_set_compress(void *field, const char *value, struct err *err);
 int opt_set_threads(void *field, const char *value, struct err *err);
+int opt_set_share(void *field, const char *value, struct err *err);
+int opt_set_rate(void *field, const char *value, struct err *err);
+int opt_set_keep(void *field, const char *value, struct err *err);
+int opt_set_percent(void *field, const char *value, struct err *err);
+int opt_set_duration(void *field, const char *value, struct err *err); /* ns */
+/* An open descriptor; children will not have it. */
+int opt_set_fd(void *field, const char *value, struct err *err);
+int opt_set_kdf_memory(void *field, const char *value, struct err *err);
 int opt_set_format(void *field, const char *value, struct err *err);
 
-/* --json, --quiet, --debug, --help: every command takes them. */
+/* --json, --quiet, --debug, --help, and what unlocks a repository: every command takes them. */
 extern const struct opt opts_common[];
 
-/* Parse argv[1..]; argv[0] is the command's name.  At most one operand.
- * -1 with ERR_USAGE. */
+/* Parse argv[1..]; argv[0] is the command's name.  -1 with ERR_USAGE. */
 int opts_parse(const struct opt *rows, int argc, char **argv, struct opts *ret,
                struct err *err);
 

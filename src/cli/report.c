@@ -1,6 +1,7 @@
 /* Results of jobs for people. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cleanup.h"
@@ -43,6 +44,35 @@ point_ref(const struct jv *point, unsigned digits, char *buf, size_t len)
                    report_str(point, "point", "?"));
 }
 
+static int
+compare(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+unsigned
+point_digits(const struct jv *points)
+{
+    size_t n = jv_size(points);
+    CLEANUP_FREE const char **ids = calloc(n + 1, sizeof *ids);
+    unsigned need = POINT_REF_DIGITS;
+
+    if (ids == NULL)
+        return need;
+    for (size_t i = 0; i < n; i++)
+        ids[i] = report_str(jv_at(points, i), "point", "");
+    qsort(ids, n, sizeof *ids, compare);
+    for (size_t i = 1; i < n; i++) {
+        unsigned same = 0;
+
+        while (ids[i][same] != '\0' && ids[i][same] == ids[i - 1][same])
+            same++;
+        if (same + 1 > need && ids[i][same] != '\0')
+            need = same + 1;
+    }
+    return need;
+}
+
 void
 point_consistency(const struct jv *point, char *buf, size_t len)
 {
@@ -57,6 +87,22 @@ point_consistency(const struct jv *point, char *buf, size_t len)
         (void)snprintf(buf, len, "%s consistent%s%s%s",
                        *how != '\0' ? how : "unknown whether",
                        *why != '\0' ? " (" : "", why, *why != '\0' ? ")" : "");
+}
+
+const char *
+point_tags(const struct jv *point, char *buf, size_t len)
+{
+    const struct jv *tags = jv_get(point, "tags");
+    size_t n = 0;
+
+    buf[0] = '\0';
+    for (size_t i = 0; i < jv_size(tags) && n < len; i++) {
+        const char *tag = jv_str(jv_at(tags, i));
+
+        n += (size_t)snprintf(buf + n, len - n, "%s%s", i > 0 ? " " : "",
+                              tag != NULL ? tag : "?");
+    }
+    return jv_size(tags) > 0 ? buf : NULL;
 }
 
 int

@@ -78,6 +78,61 @@ hash_sha256(const void *data, size_t len, uint8_t ret[HASH_LEN],
     return 0;
 }
 
+/* The EVP context, which can be started again and again. */
+struct sha256 {
+    EVP_MD_CTX *ctx;
+};
+
+int
+sha256_new(struct sha256 **ret, struct err *err)
+{
+    struct sha256 *h = calloc(1, sizeof *h);
+
+    if (h != NULL)
+        h->ctx = EVP_MD_CTX_new();
+    if (h == NULL || h->ctx == NULL) {
+        free(h);
+        return err_set(err, ERR_SYSTEM, "no memory for SHA-256");
+    }
+    *ret = h;
+    return 0;
+}
+
+void
+sha256_free(struct sha256 *h)
+{
+    if (h == NULL)
+        return;
+    EVP_MD_CTX_free(h->ctx);
+    free(h);
+}
+
+int
+sha256_start(struct sha256 *h, struct err *err)
+{
+    if (EVP_DigestInit_ex(h->ctx, EVP_sha256(), NULL) != 1)
+        return err_set(err, ERR_SYSTEM, "begin a SHA-256");
+    return 0;
+}
+
+int
+sha256_add(struct sha256 *h, const void *data, size_t len, struct err *err)
+{
+    if (EVP_DigestUpdate(h->ctx, data, len) != 1)
+        return err_set(err, ERR_SYSTEM, "SHA-256 of %zu bytes", len);
+    return 0;
+}
+
+int
+sha256_done(struct sha256 *h, uint8_t ret[HASH_LEN], struct err *err)
+{
+    unsigned n = 0;
+
+    if (EVP_DigestFinal_ex(h->ctx, ret, &n) != 1 || n != HASH_LEN)
+        return err_set(err, ERR_SYSTEM, "end a SHA-256");
+    return 0;
+}
+
 _Bool
 hash_equal(const uint8_t a[HASH_LEN], const uint8_t b[HASH_LEN])
 {

@@ -28,5 +28,13 @@ int hasher_id(struct hasher *h, const void *data, size_t len,
 int hash_sha256(const void *data, size_t len, uint8_t ret[HASH_LEN],
                 struct err *err);
 
+/* SHA-256 piece by piece: _start, _add ..., _done. */
+struct sha256;
+int sha256_new(struct sha256 **ret, struct err *err);
+void sha256_free(struct sha256 *h); /* NULL is fine */
+int sha256_start(struct sha256 *h, struct err *err);
+int sha256_add(struct sha256 *h, const void *data, size_t len, struct err *err);
+int sha256_done(struct sha256 *h, uint8_t ret[HASH_LEN], struct err *err);
+
 /* True when equal, in constant time. */
 _Bool hash_equal(const uint8_t a[HASH_LEN], const uint8_t b[HASH_LEN]);

@@ -50,13 +50,30 @@ open_both(struct backup *b, struct err *err)
 {
     if (b->opts->name != NULL && name_check_machine(b->opts->name, err) < 0)
         return -1;
-    if (repo_open(b->opts->repo, NULL, &b->repo, err) < 0)
-        return err_side(err, ERR_SIDE_REPO);
+    if (name_check_tags(b->opts->tags, err) < 0)
+        return -1;
+    if (open_repo(b->opts->repo, &b->repo, err) < 0)
+        return -1;
     /* The machine's side only here: "cannot be reached" is said of no machine
      * that was, whatever breaks later. */
     if (source_open(b->opts->machine, &b->opts->source, &b->source, err) < 0)
         return err_side(err, ERR_SIDE_MACHINE);
     return machine_name(b, err);
+}
+
+/* Before any point is looked at: only what is seen after the registration is
+ * safe from a collector. */
+static int
+begin_session(struct backup *b, struct err *err)
+{
+    const struct repo_session_opts opts = {.n_workers = b->threads,
+                                           .zstd_level = b->opts->zstd_level,
+                                           .paranoid = b->opts->paranoid,
+                                           .machine = b->machine};
+
+    if (repo_session_begin(b->repo, &opts, &b->session, err) < 0)
+        return err_side(err, ERR_SIDE_REPO);
+    return 0;
 }
 
 static int
@@ -153,12 +170,62 @@ store_config(struct backup *b, struct err *err)
     return 0;
 }
 
+static int
+new_map(struct backup *b, size_t i, struct err *err)
+{
+    static const struct chunk_id zero;
+    const struct plan_disk *p = &b->plan.v[i];
+    struct copy_disk *d = &b->copy[i];
+
+    map_writer_free(TAKE_PTR(d->map));
+    if (map_writer_new(b->session, d->size, repo_chunk_size(b->repo),
+                       p->base != NULL ? &p->base->root : &zero, &d->map,
+                       err) < 0)
+        return err_side(err, ERR_SIDE_REPO);
+    return 0;
+}
+
+static void
+drop_base(struct backup *b, size_t i, const struct err *why)
+{
+    struct copy_disk *d = &b->copy[i];
+
+    backup_warn(b, "disk '%s': map of an earlier point: %s; run verify",
+                d->name, why->msg);
+    map_reader_free(TAKE_PTR(d->base));
+    heal_done(&d->heal);
+    /* or a full read would find the bad pages "stored already" */
+    if (b->plan.v[i].older != NULL)
+        repo_probe_map(b->repo, b->plan.v[i].older);
+    plan_base_damaged(&b->plan.v[i]);
+}
+
+/* What the repository has lost of the disk is read again, changed or not.  -1:
+ * not even the map can be read. */
+static int
+find_damage(struct backup *b, size_t i)
+{
+    const struct point_disk *older = b->plan.v[i].older;
+    struct copy_disk *d = &b->copy[i];
+    struct err why = ERR_INIT;
+
+    if (repo_damaged(b->repo, older, heal_add, &d->heal, &why) < 0) {
+        drop_base(b, i, &why);
+        return -1;
+    }
+    if (d->heal.n > 0)
+        hooks_note(b->hooks,
+                   "disk '%s': %" PRIu64 " chunks of the earlier point are "
+                   "damaged; they are read again",
+                   d->name, d->heal.n_chunks);
+    return 0;
+}
+
 /* Maps of one disk: to write, and the base's to compare with.  A base map that
  * cannot be read costs a full read, never the backup. */
 static int
 open_maps(struct backup *b, size_t i, struct err *err)
 {
-    static const struct chunk_id zero;
     struct plan_disk *p = &b->plan.v[i];
     struct copy_disk *d = &b->copy[i];
     const uint32_t chunk_size = repo_chunk_size(b->repo);
@@ -170,31 +237,19 @@ open_maps(struct backup *b, size_t i, struct err *err)
     if (p->older != NULL &&
         (map_reader_new(b->repo, d->size, chunk_size, &p->older->root, &d->base,
                         &why) < 0 ||
-         (d->size > 0 && map_reader_get(d->base, 0, &id, &why) < 0))) {
-        backup_warn(b, "disk '%s': map of an earlier point: %s; run verify",
-                    d->name, why.msg);
-        map_reader_free(TAKE_PTR(d->base));
-        plan_base_damaged(p);
-    }
-    if (map_writer_new(b->session, d->size, chunk_size,
-                       p->base != NULL ? &p->base->root : &zero, &d->map,
-                       err) < 0)
-        return err_side(err, ERR_SIDE_REPO);
-    return 0;
+         (d->size > 0 && map_reader_get(d->base, 0, &id, &why) < 0)))
+        drop_base(b, i, &why);
+    if (p->older != NULL && find_damage(b, i) < 0)
+        log_debug("disk '%s': will be read in full", d->name);
+    return new_map(b, i, err);
 }
 
 static int
 prepare(struct backup *b, struct err *err)
 {
-    const struct repo_session_opts opts = {.n_workers = b->threads,
-                                           .zstd_level = b->opts->zstd_level,
-                                           .paranoid = b->opts->paranoid};
-
     b->point = point_new();
     if (b->point == NULL)
         return err_set_errno(err, ENOMEM, "new point");
-    if (repo_session_begin(b->repo, &opts, &b->session, err) < 0)
-        return err_side(err, ERR_SIDE_REPO);
     if (store_config(b, err) < 0)
         return -1;
     for (size_t i = 0; i < b->plan.n; i++)
@@ -272,9 +327,7 @@ find_cause(struct backup *b, struct err *err)
 static int
 check_canaries(struct backup *b, size_t i, struct err *err)
 {
-    static const struct chunk_id zero;
     struct plan_disk *p = &b->plan.v[i];
-    struct copy_disk *d = &b->copy[i];
     bool alive = true;
 
     if (p->base == NULL)
@@ -285,11 +338,36 @@ check_canaries(struct backup *b, size_t i, struct err *err)
         return 0;
     plan_base_cleared(p);
     b->got[i].dirty_context = NULL;
-    map_writer_free(TAKE_PTR(d->map));
-    if (map_writer_new(b->session, d->size, repo_chunk_size(b->repo), &zero,
-                       &d->map, err) < 0)
-        return err_side(err, ERR_SIDE_REPO);
-    return 0;
+    return new_map(b, i, err);
+}
+
+/* True when the copy failed because a base map that looked whole has a page that
+ * cannot be read, deep down: those disks are read in full, all others once
+ * more, from the same instant. */
+static bool
+start_over(struct backup *b, const struct err *why)
+{
+    bool damaged = false;
+
+    for (size_t i = 0; i < b->plan.n; i++) {
+        struct copy_disk *d = &b->copy[i];
+
+        if (!d->base_damaged)
+            continue;
+        damaged = true;
+        d->base_damaged = false;
+        drop_base(b, i, why);
+        b->got[i].dirty_context = d->dirty_context = NULL;
+    }
+    for (size_t i = 0; damaged && i < b->plan.n; i++) {
+        struct copy_disk *d = &b->copy[i];
+
+        d->read_bytes = d->dirty_bytes = d->new_bytes = 0;
+        d->stored_bytes = d->healed_chunks = 0;
+        if (new_map(b, i, NULL) < 0)
+            return false;
+    }
+    return damaged;
 }
 
 static int
@@ -313,9 +391,12 @@ copy_disks(struct backup *b, struct err *err)
                            "disk '%s': its export does not say what changed",
                            b->copy[i].name);
     }
-    if (copy_run(&opts, b->copy, b->plan.n, &why) < 0) {
-        find_cause(b, &why);
-        return err_copy(err, &why);
+    while (copy_run(&opts, b->copy, b->plan.n, &why) < 0) {
+        if (!start_over(b, &why)) {
+            find_cause(b, &why);
+            return err_copy(err, &why);
+        }
+        err_clear(&why);
     }
     /* Was it whole to the end? */
     return look_after(b, 1, 1, err);
@@ -370,6 +451,7 @@ backup_done(struct backup *b)
     for (size_t i = 0; b->copy != NULL && i < b->plan.n; i++) {
         map_reader_free(b->copy[i].base);
         map_writer_free(b->copy[i].map);
+        heal_done(&b->copy[i].heal);
     }
     free(b->copy);
     free(b->got);
@@ -406,8 +488,8 @@ job_backup(const struct job_backup_opts *opts, const struct job_hooks *hooks,
     b.warnings = jv_array();
     if (b.warnings == NULL)
         return err_set_errno(err, ENOMEM, "backup");
-    if (open_both(&b, err) < 0 || list_points(&b, err) < 0 ||
-        choose(&b, err) < 0 || prepare(&b, err) < 0)
+    if (open_both(&b, err) < 0 || begin_session(&b, err) < 0 ||
+        list_points(&b, err) < 0 || choose(&b, err) < 0 || prepare(&b, err) < 0)
         return -1;
     if (take_instant(&b, err) < 0 || copy_disks(&b, err) < 0 ||
         commit(&b, err) < 0)

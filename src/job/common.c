@@ -12,6 +12,7 @@
 #include "err.h"
 #include "job.h"
 #include "jv.h"
+#include "keyring.h"
 #include "rand.h"
 
 bool
@@ -92,6 +93,22 @@ name_check_disk(const char *name, struct err *err)
     return 0;
 }
 
+int
+name_check_tags(const char *const *tags, struct err *err)
+{
+    size_t n = 0;
+
+    for (; tags != NULL && *tags != NULL; tags++, n++)
+        if (!point_tag_ok(*tags))
+            return err_set(err, ERR_USAGE,
+                           "tag '%.80s' is no word of 1 to 32 of a-z 0-9 - _ .",
+                           *tags);
+    if (n > POINT_TAGS_MAX)
+        return err_set(err, ERR_USAGE, "%zu tags, a point has at most %d", n,
+                       POINT_TAGS_MAX);
+    return 0;
+}
+
 bool
 name_in(const char *const *list, const char *name)
 {
@@ -135,6 +152,28 @@ disk_json(const struct point_disk *d, bool all)
     return TAKE_PTR(o);
 }
 
+static struct jv *
+tags_json(const struct point *p)
+{
+    CLEANUP_JV struct jv *a = jv_array();
+
+    for (size_t i = 0; i < p->n_tags; i++)
+        if (jv_add(a, jv_string(p->tags[i])) < 0)
+            return NULL;
+    return TAKE_PTR(a);
+}
+
+struct jv *
+point_json_short(const struct point *p)
+{
+    char time[CLOCK_TEXT_MAX];
+
+    clock_text(p->time_ns, time, sizeof time);
+    return jv_build("{s:s, s:s, s:I, s:s, s:o}", "machine", p->machine, "point",
+                    p->id, "seq", (int64_t)p->seq, "time", time, "tags",
+                    tags_json(p));
+}
+
 static int
 point_json_all(struct jv *o, const struct point *p)
 {
@@ -156,10 +195,10 @@ point_json(const struct point *p, bool all)
     CLEANUP_JV struct jv *disks = jv_array();
 
     clock_text(p->time_ns, time, sizeof time);
-    o = jv_build("{s:s, s:s, s:I, s:s, s:s, s:I}", "machine", p->machine,
+    o = jv_build("{s:s, s:s, s:I, s:s, s:s, s:I, s:o}", "machine", p->machine,
                  "point", p->id, "seq", (int64_t)p->seq, "time", time,
                  "consistency", p->consistency != NULL ? p->consistency : "",
-                 "freeze_ms", (int64_t)p->freeze_ms);
+                 "freeze_ms", (int64_t)p->freeze_ms, "tags", tags_json(p));
     if (o == NULL || (all && point_json_all(o, p) < 0))
         return NULL;
     for (size_t i = 0; i < p->n_disks; i++)
@@ -168,6 +207,55 @@ point_json(const struct point *p, bool all)
     if (jv_set(o, "disks", TAKE_PTR(disks)) < 0)
         return NULL;
     return TAKE_PTR(o);
+}
+
+struct jv *
+verified_json(const struct repo_verified *d, const char *point_id)
+{
+    int64_t ns = repo_verified_time(d, point_id);
+    char time[CLOCK_TEXT_MAX];
+
+    if (ns <= 0)
+        return jv_null();
+    clock_text(ns, time, sizeof time);
+    return jv_string(time);
+}
+
+/* Set before there are threads. */
+static secret_fn unlock_fn;
+static void *unlock_arg;
+static bool unlock_required;
+
+void
+job_set_unlock(secret_fn fn, void *arg, bool required)
+{
+    unlock_fn = fn;
+    unlock_arg = arg;
+    unlock_required = required;
+}
+
+int
+open_repo(const char *path, struct repo **ret, struct err *err)
+{
+    const struct repo_open_opts opts = {
+        .unlock = unlock_fn, .arg = unlock_arg, .encrypted = unlock_required};
+
+    if (repo_open_with(path, &opts, ret, err) < 0)
+        return err_side(err, ERR_SIDE_REPO);
+    return 0;
+}
+
+int
+unlock_keyring(struct keyring *k, struct err *err)
+{
+    return keyring_unlock(k, unlock_fn, unlock_arg, err);
+}
+
+void
+unlock_for_init(struct repo_init_opts *opts)
+{
+    opts->passphrase = unlock_fn;
+    opts->arg = unlock_arg;
 }
 
 /* "web1@1f3a" names its point by id, anything else says where to look. */

@@ -34,14 +34,35 @@ int name_check_machine(const char *name, struct err *err);
  * written to: both ways are checked. */
 int name_check_disk(const char *name, struct err *err);
 
+/* Tags of a point: few enough words, NULL-terminated; NULL is fine. */
+int name_check_tags(const char *const *tags, struct err *err);
+
 /* True when the NULL-terminated list has `name`; a NULL list has nothing. */
 bool name_in(const char *const *list, const char *name);
+
+/* -- repositories ------------------------------------------------------------*/
+
+/* Its errors are the repository's. */
+int open_repo(const char *path, struct repo **ret, struct err *err);
+
+/* With whom job_set_unlock() named. */
+struct keyring;
+int unlock_keyring(struct keyring *k, struct err *err);
+/* The same for the first passphrase of a new repository. */
+struct repo_init_opts;
+void unlock_for_init(struct repo_init_opts *opts);
 
 /* -- points -----------------------------------------------------------------*/
 
 /* The summary of a point; `all` adds what only a close look needs (roots,
  * generations, captured source).  NULL when there is no memory. */
 struct jv *point_json(const struct point *p, bool all);
+
+/* What names a point in a report: machine, id, number, time, tags. */
+struct jv *point_json_short(const struct point *p);
+
+/* When all that the point needs was last read and found good, or null. */
+struct jv *verified_json(const struct repo_verified *d, const char *point_id);
 
 /* Find the one point that `spec` means and all points of its machine, which
  * the caller releases with point_list_done().  A relative name is refused when a

@@ -12,7 +12,7 @@
 #include "pool.h"
 #include "reader.h"
 
-#define BUDGET_DEFAULT ((size_t)64 << 20)
+#define BUDGET_DEFAULT ((size_t)8 << 20)
 #define TIMEOUT_DEFAULT_MS 60000
 #define UNIT_BYTES ((size_t)1 << 20) /* or one chunk, when that is more */
 #define DISKS_AT_ONCE 4
@@ -46,7 +46,7 @@ copy_fail(struct copy *c, const struct err *err)
 /* -- workers ----------------------------------------------------------------*/
 
 struct put_sum {
-    uint64_t new_bytes, stored_bytes;
+    uint64_t new_bytes, stored_bytes, healed;
 };
 
 static int
@@ -72,6 +72,7 @@ put_unit(struct lane *l, struct unit *u, unsigned worker, struct put_sum *sum,
         }
         sum->new_bytes += stat.is_new ? len : 0;
         sum->stored_bytes += stat.stored_bytes;
+        sum->healed += stat.is_new && heal_has(&l->disk->heal, u->index + i);
     }
     return 0;
 }
@@ -92,6 +93,7 @@ copy_store_unit(void *unit, unsigned worker)
     (void)pthread_mutex_lock(&c->lock);
     l->disk->new_bytes += sum.new_bytes;
     l->disk->stored_bytes += sum.stored_bytes;
+    l->disk->healed_chunks += sum.healed;
     c->done += u->bytes;
     units_finish(&l->units, u);
     if (l->units.n_units > l->units.max_units / 2)
@@ -150,8 +152,16 @@ start_threads(struct copy *c, pthread_t *threads, struct err *err)
 
 /* -- the calling thread -----------------------------------------------------*/
 
+/* A page of the base that cannot be read, and no failure to write. */
+static bool
+is_damage(const struct err *err)
+{
+    return err->code == ERR_CORRUPT || err->code == ERR_NOT_FOUND ||
+           err->code == ERR_FORMAT || err->sys == EIO;
+}
+
 static int
-apply_unit(const struct copy_disk *d, const struct unit *u, struct err *err)
+apply_unit(struct copy_disk *d, const struct unit *u, struct err *err)
 {
     static const struct chunk_id zero;
     const bool full = d->dirty_context == NULL;
@@ -164,11 +174,8 @@ apply_unit(const struct copy_disk *d, const struct unit *u, struct err *err)
         if (map_writer_set(d->map, u->index + i, id, err) == 0)
             continue;
         (void)err_side(err, ERR_SIDE_REPO);
-        return full ? err_wrap(err, "map of disk '%s'", d->name)
-                    : err_wrap(err,
-                               "map of disk '%s' (if the base is damaged, "
-                               "back up once with --full)",
-                               d->name);
+        d->base_damaged = !full && is_damage(err);
+        return err_wrap(err, "map of disk '%s'", d->name);
     }
     return 0;
 }

@@ -16,8 +16,11 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "heal.h"
 
 struct err;
 struct map_reader;
@@ -33,8 +36,11 @@ struct copy_disk {
     struct map_reader *base; /* to compare chunks with, or NULL; lent to the
                                 reader thread */
     struct map_writer *map;  /* full: starts all zero; else from the base */
+    struct heal heal;        /* chunks to read and store again */
     /* results */
     uint64_t read_bytes, dirty_bytes, new_bytes, stored_bytes;
+    uint64_t healed_chunks; /* of heal: stored again */
+    bool base_damaged;      /* why the copy failed: read this disk in full */
 };
 
 /* Called about ten times a second by the thread that is in copy_run(); `total`
@@ -46,7 +52,7 @@ struct copy_opts {
     struct repo_session *session;
     uint32_t chunk_size;
     unsigned threads;    /* workers, as the session was begun with */
-    size_t budget;       /* bytes of buffers over all disks; 0: 64 MiB */
+    size_t budget;       /* bytes of buffers over all disks; 0: 8 MiB */
     unsigned timeout_ms; /* longest silence of an export; 0: 60000 */
     copy_poll_fn poll;
     void *arg;

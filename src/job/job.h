@@ -13,6 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "retention.h"
+#include "secret.h"
 #include "source.h"
 
 struct err;
@@ -38,6 +40,7 @@ struct job_backup_opts {
     bool full;                  /* read everything */
     const char *const *disks;   /* NULL-terminated, or NULL: all */
     const char *const *exclude; /* NULL-terminated, or NULL */
+    const char *const *tags;    /* NULL-terminated words, or NULL */
     struct source_opts source;
     int zstd_level;
     bool paranoid;
@@ -71,6 +74,11 @@ struct job_verify_opts {
     const char *repo;
     const char *what; /* NULL: all; NAME: all its points; NAME@REV: one */
     unsigned threads;
+    bool structure;      /* all but the bytes of packs */
+    unsigned sample;     /* of 10000 packs, 0: all */
+    uint64_t limit_rate; /* bytes per second, 0: no limit */
+    bool resume;         /* go on with what an interrupted run has not read */
+    bool read_only;      /* keep no record */
 };
 
 /* 0: the check ran; result {"points":..,"chunks":..,"bytes":..,
@@ -78,6 +86,18 @@ struct job_verify_opts {
 int job_verify(const struct job_verify_opts *opts,
                const struct job_hooks *hooks, struct jv **ret_result,
                struct err *err);
+
+struct job_check_opts {
+    const char *repo;
+    bool repair;
+    bool dry_run; /* with repair: only say what it would do */
+    unsigned threads;
+};
+
+/* job_verify() of the structure; with `repair` first repo_repair(): "actions"
+ * and what it counted are in "repair" then. */
+int job_check(const struct job_check_opts *opts, const struct job_hooks *hooks,
+              struct jv **ret_result, struct err *err);
 
 /* {"repository":..,"points":[{"machine","point","seq","time","consistency",
  * "disks":[...]...}],"problems":[...]}; name may be NULL. */
@@ -88,9 +108,99 @@ int job_points(const char *repo, const char *name, struct jv **ret_result,
 int job_show(const char *repo, const char *point, struct jv **ret_result,
              struct err *err);
 
-/* Make a repository: {"repository": id, "path":..., "chunk_size":...}. */
-int job_init(const char *repo, uint64_t chunk_size, struct jv **ret_result,
+struct job_prune_opts {
+    const char *repo;
+    /* Machines; with `remove` NAME@REV or whole machines.  NULL-terminated; NULL:
+     * all machines. */
+    const char *const *names;
+    struct retention keep; /* with `remove` only its remove_last counts */
+    bool remove;           /* remove what is named, and nothing else */
+    bool dry_run;
+};
+
+/* Forget the points that no rule keeps; what they take is freed by job_gc().
+ * {"repository","dry_run","kept","removed","machines":[{"machine","kept",
+ * "removed","points":[{"machine","point","seq","time","tags","action":
+ * "keep"|"remove","rules":[...]}]}],"problems":[...]}.  Everything is decided
+ * before the first point is forgotten. */
+int job_prune(const struct job_prune_opts *opts, const struct job_hooks *hooks,
+              struct jv **ret_result, struct err *err);
+
+struct job_gc_opts {
+    const char *repo;
+    bool dry_run;
+    unsigned rewrite;     /* percent; 0: default */
+    uint64_t fence_after; /* ns; 0: default */
+};
+
+/* The figures of struct repo_gc_report, and "dry_run", "repository". */
+int job_gc(const struct job_gc_opts *opts, const struct job_hooks *hooks,
+           struct jv **ret_result, struct err *err);
+
+struct job_diff_opts {
+    const char *repo;
+    const char *from, *to;    /* NAME@REV */
+    const char *const *disks; /* NULL-terminated, or NULL: all */
+};
+
+/* Events {"event":"extent","disk","offset","length","zero"} in ascending order
+ * per disk, then the result {"from":{...},"to":{...},"disks":[{"disk","size",
+ * "from_size","extents","changed_bytes","zero_bytes"} or {"disk","only_in":
+ * "from"|"to"}]}. */
+int job_diff(const struct job_diff_opts *opts, const struct job_hooks *hooks,
+             struct jv **ret_result, struct err *err);
+
+/* {"repository","pack_bytes","unreferenced_bytes","all":{figures},"machines":
+ * [{"machine",figures,"points":[{"machine","point","seq","time",figures}]}],
+ * "problems":[...]}; `what` limits what is told to a machine or a point, NULL:
+ * all.  Figures: docs/man/tidemark.pod. */
+int job_stats(const char *repo, const char *what, const struct job_hooks *hooks,
+              struct jv **ret_result, struct err *err);
+
+struct job_init_opts {
+    const char *repo;
+    uint64_t chunk_size; /* 0: the default */
+    bool encrypt;
+    const char *label;   /* of the first key slot, or NULL */
+    uint64_t kdf_memory; /* bytes; 0: the default */
+};
+
+/* Make a repository: {"repository": id, "path":..., "chunk_size":...,
+ * "encrypted":...}. */
+int job_init(const struct job_init_opts *opts, struct jv **ret_result,
              struct err *err);
+
+/* -- encryption -------------------------------------------------------------*/
+
+/* Whom to ask for the passphrase of an encrypted repository, for all jobs; once,
+ * before there are threads.  It may be asked again by a later job.  `required`:
+ * repositories that are not encrypted are refused. */
+void job_set_unlock(secret_fn fn, void *arg, bool required);
+
+enum job_key_action {
+    JOB_KEY_LIST, /* asks for nothing */
+    JOB_KEY_ADD,
+    JOB_KEY_REMOVE,
+    JOB_KEY_PASSWD,
+    JOB_KEY_EXPORT, /* only by job_key_export() */
+};
+
+struct job_key_opts {
+    enum job_key_action action;
+    const char *repo;
+    const char *slot;     /* to remove: 4 digits or more */
+    const char *label;    /* of a new one, or NULL */
+    uint64_t kdf_memory;  /* bytes; 0: the default */
+    secret_fn passphrase; /* asked for a new one, with `fresh` */
+};
+
+/* {"repository", "slot"} of what was added or removed, or "keys": [{"slot",
+ * "label","time","ops","mem","removing","problem"}]. */
+int job_key(const struct job_key_opts *opts, struct jv **ret_result,
+            struct err *err);
+
+/* The text of the paper key.  The caller wipes it. */
+int job_key_export(const char *repo, struct secret *ret, struct err *err);
 
 /* What source_doctor() says. */
 int job_doctor(const char *machine, const struct source_opts *opts,

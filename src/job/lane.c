@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cleanup.h"
 #include "log.h"
@@ -107,12 +108,15 @@ fill_base(struct lane *l, struct unit *u)
 
     if (l->base == NULL)
         return;
-    for (uint64_t i = 0; i < u->n; i++)
+    for (uint64_t i = 0; i < u->n; i++) {
         if (map_reader_get(l->base, u->index + i, &u->base[i], &err) < 0) {
             log_debug("disk '%s': base map: %s", l->disk->name, err.msg);
             l->base = NULL;
             return;
         }
+        if (heal_has(&l->disk->heal, u->index + i))
+            memset(&u->base[i], 0, sizeof u->base[i]); /* equals no data */
+    }
     u->has_base = true;
 }
 
@@ -267,6 +271,8 @@ scan_incremental(struct lane *l, struct err *err)
 
         if (check_reads(l, nbd_reader_dirty(l->nbd, off, len, &e, err), err) <
                 0 ||
+            heal_extents(&l->disk->heal, l->copy->opts->chunk_size, off, len,
+                         &e, err) < 0 ||
             scan_dirty(l, &e, err) < 0)
             return -1;
     }

@@ -31,6 +31,30 @@ backup_warn(struct backup *b, const char *fmt, ...)
 
 /* -- the point --------------------------------------------------------------*/
 
+/* A tag that is given twice is there once. */
+static int
+fill_tags(const struct backup *b, struct point *p, struct err *err)
+{
+    const char *const *tag = b->opts->tags;
+    size_t n = 0;
+
+    while (tag != NULL && tag[n] != NULL)
+        n++;
+    if (n == 0)
+        return 0;
+    p->tags = calloc(n, sizeof *p->tags);
+    if (p->tags == NULL)
+        return err_set_errno(err, ENOMEM, "tags of the new point");
+    for (; *tag != NULL; tag++) {
+        if (point_has_tag(p, *tag))
+            continue;
+        p->tags[p->n_tags] = strdup(*tag);
+        if (p->tags[p->n_tags++] == NULL)
+            return err_set_errno(err, ENOMEM, "tags of the new point");
+    }
+    return 0;
+}
+
 static int
 fill_disk(struct backup *b, size_t i, struct point_disk *d, struct err *err)
 {
@@ -79,7 +103,7 @@ backup_record(struct backup *b, struct err *err)
     for (size_t i = 0; i < b->plan.n; i++)
         if (fill_disk(b, i, &p->disks[i], err) < 0)
             return -1;
-    return 0;
+    return fill_tags(b, p, err);
 }
 
 /* -- the end ----------------------------------------------------------------*/
@@ -122,11 +146,15 @@ int
 backup_report(struct backup *b, struct jv **ret, struct err *err)
 {
     CLEANUP_JV struct jv *o = point_json(b->point, false);
+    uint64_t healed = 0;
 
+    for (size_t i = 0; i < b->plan.n; i++)
+        healed += b->copy[i].healed_chunks;
     warn_disks(b);
     warn_instant(b);
     if (jv_set_str(o, "event", "committed") < 0 ||
         jv_set_int(o, "duration_ms", (int64_t)(clock_ms() - b->start_ms)) < 0 ||
+        jv_set_int(o, "healed_chunks", (int64_t)healed) < 0 ||
         jv_set(o, "warnings", TAKE_PTR(b->warnings)) < 0)
         return err_set_errno(err, ENOMEM, "point %s is committed; its report",
                              b->point->id);

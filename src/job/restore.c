@@ -252,10 +252,22 @@ restore_done(struct restore *r)
     if (r->dir_fd >= 0)
         (void)close(r->dir_fd);
     free(r->dir);
+    repo_pin_free(r->pin);
     point_list_done(&r->list);
     repo_close(r->repo);
     (void)pthread_cond_destroy(&r->end);
     (void)pthread_mutex_destroy(&r->lock);
+}
+
+/* A collector leaves the point alone from here on. */
+static int
+pin(struct restore *r, struct err *err)
+{
+    const char *id = r->point->id;
+
+    if (repo_pin_new(r->repo, &id, 1, &r->pin, err) < 0)
+        return err_side(err, ERR_SIDE_REPO);
+    return 0;
 }
 
 int
@@ -268,8 +280,8 @@ job_restore(const struct job_restore_opts *opts, const struct job_hooks *hooks,
     init_sync(&r);
     r.threads = opts->threads ? opts->threads : pool_cpus();
     r.threads = r.threads < THREADS_MAX ? r.threads : THREADS_MAX;
-    if (restore_choose(&r, err) < 0 || restore_prepare(&r, err) < 0 ||
-        fetch_disks(&r, err) < 0)
+    if (restore_choose(&r, err) < 0 || pin(&r, err) < 0 ||
+        restore_prepare(&r, err) < 0 || fetch_disks(&r, err) < 0)
         return -1;
     return restore_publish(&r, ret_result, err);
 }

@@ -41,6 +41,7 @@ struct restore {
     unsigned threads;
     bool qcow2;
     struct repo *repo;
+    struct repo_pin *pin;
     struct point_list list;
     const struct point *point;
     char *dir; /* absolute */

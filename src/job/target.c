@@ -86,7 +86,7 @@ restore_choose(struct restore *r, struct err *err)
     if (!r->qcow2 && strcmp(r->opts->format, "raw") != 0)
         return err_set(err, ERR_USAGE, "format '%s' is neither qcow2 nor raw",
                        r->opts->format);
-    if (repo_open(r->opts->repo, NULL, &r->repo, err) < 0 ||
+    if (open_repo(r->opts->repo, &r->repo, err) < 0 ||
         point_pick(r->repo, r->opts->point, &r->list, &r->point, err) < 0)
         return err_side(err, ERR_SIDE_REPO);
     return choose_disks(r, err);

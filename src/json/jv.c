@@ -19,29 +19,69 @@ wrap(json_t *j)
     return (struct jv *)j;
 }
 
-/* Jansson's own limit is 2048 levels, too many for a thread's stack to be
- * comfortable with; count brackets outside strings first. */
+/* What the parser would be asked to build, counted before it does. */
+struct shape {
+    unsigned depth;
+    uint64_t containers, values;
+};
+
 static int
-check_depth(const char *p, size_t len, unsigned max, struct err *err)
+check_shape(const struct shape *s, unsigned max_depth, struct err *err)
 {
-    unsigned depth = 0;
-    bool in_string = false;
+    /* Jansson's own limit is 2048 levels, too many for a thread's stack to be
+     * comfortable with. */
+    if (s->depth > max_depth)
+        return err_set(err, ERR_FORMAT, "JSON is nested deeper than %u levels",
+                       max_depth);
+    if (s->containers > JV_CONTAINERS_MAX || s->values > JV_VALUES_MAX)
+        return err_set(
+            err, ERR_FORMAT, "JSON has more than %u %s",
+            s->values > JV_VALUES_MAX ? JV_VALUES_MAX : JV_CONTAINERS_MAX,
+            s->values > JV_VALUES_MAX ? "values" : "lists and objects");
+    return 0;
+}
+
+/* The end of the string that begins behind `i`. */
+static int
+skip_string(const char *p, size_t len, size_t *i, struct err *err)
+{
+    size_t begin = *i;
+
+    for ((*i)++; *i < len && p[*i] != '"'; (*i)++)
+        if (p[*i] == '\\')
+            (*i)++;
+    if (*i - begin > JV_STRING_MAX)
+        return err_set(err, ERR_FORMAT, "JSON has a string of %zu bytes",
+                       *i - begin);
+    return 0;
+}
+
+/* Three bytes of text can become two hundred of memory: refuse that first. */
+static int
+prescan(const char *p, size_t len, unsigned max_depth, struct err *err)
+{
+    struct shape s = {0};
 
     for (size_t i = 0; i < len; i++) {
-        if (in_string) {
-            if (p[i] == '\\')
-                i++;
-            else if (p[i] == '"')
-                in_string = false;
-        } else if (p[i] == '"') {
-            in_string = true;
+        bool check = true;
+
+        if (p[i] == '"') {
+            if (skip_string(p, len, &i, err) < 0)
+                return -1;
+            check = false;
         } else if (p[i] == '{' || p[i] == '[') {
-            if (++depth > max)
-                return err_set(err, ERR_FORMAT,
-                               "JSON is nested deeper than %u levels", max);
-        } else if ((p[i] == '}' || p[i] == ']') && depth > 0) {
-            depth--;
+            s.depth++;
+            s.containers++;
+            s.values++;
+        } else if (p[i] == ',') {
+            s.values++;
+        } else {
+            if ((p[i] == '}' || p[i] == ']') && s.depth > 0)
+                s.depth--;
+            check = false;
         }
+        if (check && check_shape(&s, max_depth, err) < 0)
+            return -1;
     }
     return 0;
 }
@@ -53,7 +93,7 @@ jv_parse(const void *text, size_t len, unsigned max_depth, struct jv **ret,
     json_error_t je;
     json_t *j;
 
-    if (check_depth(text, len, max_depth, err) < 0)
+    if (prescan(text, len, max_depth, err) < 0)
         return -1;
     j = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &je);
     if (j == NULL)
@@ -243,6 +283,17 @@ jv_get_uint(const struct jv *j, const char *path, uint64_t *ret)
     if (!jv_get_int(j, path, &v) || v < 0)
         return false;
     *ret = (uint64_t)v;
+    return true;
+}
+
+bool
+jv_uint(const struct jv *j, uint64_t *ret)
+{
+    json_t *v = unwrap(j);
+
+    if (!json_is_integer(v) || json_integer_value(v) < 0)
+        return false;
+    *ret = (uint64_t)json_integer_value(v);
     return true;
 }
 

@@ -20,8 +20,14 @@ struct err;
 struct jv;
 
 #define JV_DEPTH_MAX 64 /* what our own objects and QEMU's need is under 20 */
+/* Of any text: what is parsed takes at most about 512 MiB of memory, whatever it
+ * says.  A commit object of 32 TiB in packs of 32 MiB has half of this. */
+#define JV_CONTAINERS_MAX (2u << 20) /* lists and objects */
+#define JV_VALUES_MAX (8u << 20)
+#define JV_STRING_MAX (16u << 20) /* bytes */
 
-/* Parse exactly one value of `len` bytes, nested at most `max_depth` deep.
+/* Parse exactly one value of `len` bytes, nested at most `max_depth` deep and within
+ * the limits above.
  * Duplicate keys and NUL characters in strings are refused.  0: *ret is owned
  * by the caller. */
 int jv_parse(const void *text, size_t len, unsigned max_depth, struct jv **ret,
@@ -70,6 +76,7 @@ const char *jv_str(const struct jv *j);                       /* or NULL */
 const char *jv_get_str(const struct jv *j, const char *path); /* or NULL */
 bool jv_get_int(const struct jv *j, const char *path, int64_t *ret);
 bool jv_get_uint(const struct jv *j, const char *path, uint64_t *ret);
+bool jv_uint(const struct jv *j, uint64_t *ret); /* j itself, not negative */
 /* A missing key counts as `otherwise`. */
 bool jv_get_bool(const struct jv *j, const char *path, bool otherwise);
 

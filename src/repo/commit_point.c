@@ -16,9 +16,11 @@
 #include "hash.h"
 #include "jv.h"
 #include "map_page.h"
+#include "mutant.h"
 #include "point.h"
 #include "points.h"
 #include "rand.h"
+#include "session.h"
 #include "store.h"
 
 DEFINE_CLEANUP(struct point *, point_free)
@@ -85,16 +87,27 @@ check_roots(struct repo_session *s, const struct point *p, struct err *err)
     return 0;
 }
 
-/* The machine's newest point, or NULL.  A damaged commit object of whatever
+/* The machine's newest point, ret->point NULL when it has none.  A damaged commit object of whatever
  * machine must not stop backups, so those are passed over here; listing and
  * verifying report them. */
-static const struct commit_rec *
-newest(const struct commit_recs *l, const char *machine)
+static int
+newest(struct repo *r, const char *machine, struct commit_rec *ret,
+       struct err *err)
 {
-    for (size_t i = l->n; i-- > 0;)
-        if (strcmp(l->v[i].point->machine, machine) == 0)
-            return &l->v[i];
-    return NULL;
+    char sid[REPO_SID_TEXT] = "", key[REPO_KEY_MAX];
+    uint64_t seq = 0;
+
+    memset(ret, 0, sizeof *ret);
+    if (index_reload(r, err) < 0)
+        return -1;
+    while (ret->point == NULL && index_newest(r, machine, &seq, sid)) {
+        struct err why = ERR_INIT;
+
+        commit_key(sid, 1, key);
+        if (commit_rec_read(r, key, ret, &why) < 0 && why.sys == ENOMEM)
+            return err_copy(err, &why);
+    }
+    return 0;
 }
 
 /* Put the point behind `parent` (NULL: it is the machine's first). */
@@ -176,8 +189,8 @@ refused(const struct err *why)
            why->sys == ENFILE;
 }
 
-/* Once store_put() was called, only a taken name, or a refusal without the
- * object, proves that there is none. */
+/* Once store_put() was called, only a fence under the name, or a refusal without
+ * the object, proves that there is none. */
 static int
 create(struct repo_session *s, const char *key, const struct buf *object,
        struct err *err)
@@ -194,7 +207,10 @@ create(struct repo_session *s, const char *key, const struct buf *object,
         (void)index_reload(r, NULL);
         return 0;
     }
-    if (why.code == ERR_EXISTS) {
+    if (why.code == ERR_EXISTS && MUTANT(MUTANT_PUT_COMMIT_SHARED) &&
+        store_delete(r->store, key, NULL) == 0)
+        return store_put(r->store, key, object->data, object->len, err);
+    if (why.code == ERR_EXISTS && commit_is_fence(r, key)) {
         session_set_fate(s, SESSION_OPEN);
         return err_set(err, ERR_EXISTS,
                        "%s: this session was fenced: a collector took it for "
@@ -213,64 +229,85 @@ create(struct repo_session *s, const char *key, const struct buf *object,
                     key);
 }
 
+/* 1 it is there, 0 it was removed since it was read, -1. */
 static int
-check_parent(struct repo *r, const struct point *parent, struct err *err)
+parent_there(struct repo *r, const struct commit_rec *parent, struct err *err)
 {
     char key[REPO_KEY_MAX];
     uint64_t len;
-    int rc;
 
-    commit_key(parent->id, 1, key);
-    rc = store_size(r->store, key, &len, err);
-    if (rc < 0)
-        return err_wrap(err, "check the parent");
-    if (rc == 0)
-        return err_set(err, ERR_NOT_FOUND,
-                       "%s: the machine's newest point was deleted while this "
-                       "backup ran; run it again",
-                       key);
-    return 0;
+    if (parent == NULL)
+        return 1;
+    commit_key(parent->point->id, 1, key);
+    return store_size(r->store, key, &len, err);
 }
 
+/* Place the point behind the machine's newest one and create its commit object:
+ * 0, -1, or 1 when that newest one was removed meanwhile. */
 static int
-commit(struct repo_session *s, struct point *p, struct err *err)
+commit_once(struct repo_session *s, struct point *p, struct jv *parts,
+            struct err *err)
 {
-    CLEANUP(commit_recs_done) struct commit_recs recs = {0};
+    struct commit_rec rec = {.point = NULL};
+    CLEANUP(point_freep) struct point *owned = NULL;
     CLEANUP(buf_done) struct buf object = BUF_INIT;
-    CLEANUP_JV struct jv *parts = NULL;
-    CLEANUP_JV struct jv *bad = jv_array();
     struct repo *r = session_repo(s);
     const char *sid = session_sid(s);
     const struct commit_rec *parent;
     char key[REPO_KEY_MAX];
+    int there;
 
-    if (bad == NULL)
-        return err_set_errno(err, ENOMEM, "commit");
-    if (check_roots(s, p, err) < 0 || session_seal(s, &parts, err) < 0 ||
-        commit_scan(r, &recs, bad, err) < 0)
+    if (newest(r, p->machine, &rec, err) < 0)
         return -1;
-    parent = newest(&recs, p->machine);
+    owned = rec.point;
+    parent = rec.point != NULL ? &rec : NULL;
     if (place(p, sid, parent, err) < 0 ||
         encode(r, sid, p, parent == NULL ? NULL : parent->sha256, parts,
                &object, err) < 0 ||
         prove(r, &object, parts, err) < 0 || check_objects(r, parts, err) < 0)
         return -1;
-    if (parent != NULL && check_parent(r, parent->point, err) < 0)
-        return -1;
+    there = parent_there(r, parent, err);
+    if (there <= 0)
+        return there < 0 ? err_wrap(err, "check the parent") : 1;
     commit_key(sid, 1, key);
     return create(s, key, &object, err);
+}
+
+#define COMMIT_TURNS 10 /* a collector removes old points, not for ever */
+
+static int
+commit(struct repo_session *s, struct point *p, struct err *err)
+{
+    CLEANUP_JV struct jv *parts = NULL;
+    int result = 1;
+
+    if (check_roots(s, p, err) < 0 || session_seal(s, &parts, err) < 0)
+        return -1;
+    for (int turn = 0; result > 0 && turn < COMMIT_TURNS; turn++)
+        result = commit_once(s, p, parts, err);
+    if (result > 0)
+        return err_set(err, ERR_NOT_FOUND,
+                       "the machine's newest point vanishes again and again; "
+                       "check what else writes to '%s'",
+                       repo_path(session_repo(s)));
+    return result;
 }
 
 int
 repo_commit(struct repo_session *s, struct point *p, struct err *err)
 {
+    struct err why = ERR_INIT;
+
     if (!point_name_ok(p->machine))
         return err_set(err, ERR_USAGE,
                        "the machine's name must be 1 to %d bytes of printable "
                        "text without '/'",
                        POINT_NAME_MAX);
-    if (commit(s, p, err) < 0) {
+    if (commit(s, p, &why) < 0) {
+        if (why.code == ERR_NOT_FOUND || why.code == ERR_CORRUPT)
+            (void)session_fail(s, &why);
         unplace(p);
+        (void)err_copy(err, &why);
         return err_wrap(err, "point of machine '%s' not made", p->machine);
     }
     return 0;

@@ -3,7 +3,7 @@
  * A map names chunks in the order of the disk; on an old repository that is
  * any order of the packs, and one seek per 64 KiB would make a restore ten
  * times slower than the disk.  So requests are collected, sorted by place, and
- * read in ranges of up to 4 MiB.  The thread that calls repo_fetch_add() is the
+ * read in ranges of up to 2 MiB.  The thread that calls repo_fetch_add() is the
  * one reader; pool workers decode, prove and deliver.  Memory: FETCH_SLOTS_AHEAD
  * ranges more than there are workers, a chunk per worker, and 60 bytes for each
  * queued request.
@@ -27,7 +27,7 @@
 #define BATCH_DEFAULT (1u << 20)
 #define BATCH_MAX (1u << 30)
 #define WORKERS_MAX 256
-#define RANGE_MAX (4u << 20) /* bytes of one read, unless a frame is longer */
+#define RANGE_MAX (2u << 20) /* bytes of one read, unless a frame is longer */
 #define GAP_MAX (64u << 10)  /* read through rather than seek */
 #define RANGE_REQUESTS_MAX 1024u /* equal chunks can be asked for very often */
 #define FRAME_LEN_MAX (REPO_CHUNK_MAX + (64u << 10))
@@ -193,30 +193,16 @@ state(struct repo_fetch *f, struct err *err)
 
 /* -- workers ----------------------------------------------------------------*/
 
+/* Make the plaintext of `q` in w->out from the place that was looked up. */
 static int
-missing(struct repo_fetch *f, const struct chunk_id *id, struct err *why)
-{
-    struct locator l;
-
-    if (index_find(f->repo, id, &l, why) < 0)
-        return -1;
-    return err_set(why, ERR_NOT_FOUND, "the chunk is in no index segment");
-}
-
-/* Make the plaintext of `q` in w->out. */
-static int
-decode(const struct slot *s, struct worker *w, const struct request *q,
-       struct err *why)
+decode_first(const struct slot *s, struct worker *w, const struct request *q,
+             struct err *why)
 {
     struct locator l = {.pack = q->pack};
     char key[REPO_KEY_MAX];
 
-    if (chunk_id_zero(&q->id)) {
-        memset(w->out, 0, q->len);
-        return 0;
-    }
     if (q->pack == PACK_NONE)
-        return missing(s->fetch, &q->id, why);
+        return err_set(why, ERR_NOT_FOUND, "the chunk is in no index segment");
     if (s->why.code != ERR_NONE)
         return err_copy(why, &s->why);
     if (frame_decode(w->ctx, s->buf + (q->offset - s->offset), q->frame_len,
@@ -225,6 +211,23 @@ decode(const struct slot *s, struct worker *w, const struct request *q,
     if (locator_pack_key(s->fetch->repo, &l, key) == 0)
         (void)err_wrap(why, "%s at offset %" PRIu32, key, q->offset);
     return -1;
+}
+
+static int
+decode(const struct slot *s, struct worker *w, const struct request *q,
+       struct err *why)
+{
+    if (chunk_id_zero(&q->id)) {
+        memset(w->out, 0, q->len);
+        return 0;
+    }
+    if (decode_first(s, w, q, why) == 0)
+        return 0;
+    if (s->fetch->opts.first_only ||
+        frame_read(s->fetch->repo, w->ctx, &q->id, w->out, q->len, NULL) < 0)
+        return -1;
+    err_clear(why);
+    return 0;
 }
 
 static bool

@@ -12,19 +12,39 @@
 #include "hash.h"
 #include "store.h"
 
+/* Bytes of a pack, from `off` on; the last ones make it an object. */
+struct part {
+    struct pack_name name;
+    uint64_t off;
+    struct buf bytes;
+    bool last;
+};
+
+/* A pack whose first part was written. */
+struct growing {
+    struct store_writer *writer; /* NULL: there is none */
+    struct sha256 *sha;
+};
+
 struct flusher {
     /* never changed after flusher_new() */
     struct store *store;
     pthread_t thread;
     bool started;
 
+    /* of whoever writes */
+    struct growing growing[PACK_META + 1]; /* by class */
+
     pthread_mutex_t lock;
     pthread_cond_t changed;
     /* protected by lock */
-    struct pack *waiting[FLUSH_WAITING];
+    struct part waiting[FLUSH_WAITING];
     unsigned n_waiting;
-    struct pack *writing; /* its bytes are read without the lock */
-    struct buf spare;     /* memory of a pack that was written */
+    size_t waiting_bytes;
+    struct part writing; /* its bytes are read without the lock */
+    bool busy;
+    struct buf spare[FLUSH_WAITING]; /* memory of parts that were written */
+    unsigned n_spare;
     bool ending;
     struct err failure;
     struct flushed *done;
@@ -34,18 +54,48 @@ struct flusher {
 
 DEFINE_CLEANUP(struct flusher *, flusher_free)
 
+/* -- writing ----------------------------------------------------------------*/
+
 static int
-write_pack(struct flusher *f, const struct pack *p, struct flushed *ret,
+begin_pack(struct flusher *f, struct growing *g, const struct part *p,
            struct err *err)
 {
     char key[REPO_KEY_MAX];
 
-    ret->name = *pack_name(p);
-    ret->len = pack_len(p);
-    pack_key(&ret->name, key);
-    if (hash_sha256(pack_bytes(p), pack_len(p), ret->sha, err) < 0)
+    pack_key(&p->name, key);
+    if ((g->sha == NULL && sha256_new(&g->sha, err) < 0) ||
+        sha256_start(g->sha, err) < 0)
         return -1;
-    return store_put(f->store, key, pack_bytes(p), pack_len(p), err);
+    return store_writer_new(f->store, key, &g->writer, err);
+}
+
+static int
+end_pack(struct growing *g, const struct part *p, struct flushed *ret,
+         struct err *err)
+{
+    struct store_writer *w = TAKE_PTR(g->writer);
+    int r = sha256_done(g->sha, ret->sha, err);
+
+    ret->name = p->name;
+    ret->len = p->off + p->bytes.len;
+    if (r == 0)
+        r = store_writer_commit(w, err);
+    store_writer_free(w);
+    return r;
+}
+
+static int
+write_part(struct flusher *f, const struct part *p, struct flushed *ret,
+           struct err *err)
+{
+    struct growing *g = &f->growing[p->name.class];
+
+    if (p->off == 0 && begin_pack(f, g, p, err) < 0)
+        return -1;
+    if (sha256_add(g->sha, p->bytes.data, p->bytes.len, err) < 0 ||
+        store_writer_add(g->writer, p->bytes.data, p->bytes.len, err) < 0)
+        return -1;
+    return p->last ? end_pack(g, p, ret, err) : 0;
 }
 
 static int
@@ -57,7 +107,6 @@ note_done_locked(struct flusher *f, const struct flushed *d, struct err *err)
         return err_set_errno(err, ENOMEM, "list of packs");
     f->done = v;
     v[f->n_done++] = *d;
-    f->stored += d->len;
     return 0;
 }
 
@@ -65,7 +114,20 @@ static void
 drop_waiting_locked(struct flusher *f)
 {
     while (f->n_waiting > 0)
-        pack_free(f->waiting[--f->n_waiting]);
+        buf_done(&f->waiting[--f->n_waiting].bytes);
+    f->waiting_bytes = 0;
+}
+
+/* Making and returning memory for each part costs a page fault per 4 KiB: it is
+ * used again, except what a large pack of pages took. */
+static void
+keep_memory_locked(struct flusher *f, struct buf *b)
+{
+    b->len = 0;
+    if (f->n_spare < FLUSH_WAITING && b->cap <= 4 * FLUSH_PART)
+        f->spare[f->n_spare++] = *b;
+    else
+        buf_done(b);
 }
 
 static void
@@ -76,21 +138,25 @@ write_next_locked(struct flusher *f)
     int r;
 
     f->writing = f->waiting[0];
-    f->waiting[0] = f->waiting[1];
+    f->busy = true;
     f->n_waiting--;
+    f->waiting_bytes -= f->writing.bytes.len;
+    memmove(f->waiting, f->waiting + 1, f->n_waiting * sizeof *f->waiting);
     (void)pthread_cond_broadcast(&f->changed);
     (void)pthread_mutex_unlock(&f->lock);
-    r = write_pack(f, f->writing, &d, &err);
+    r = write_part(f, &f->writing, &d, &err);
     (void)pthread_mutex_lock(&f->lock);
-    if (r == 0)
+    if (r == 0 && f->writing.last)
         r = note_done_locked(f, &d, &err);
     if (r < 0) {
         (void)err_copy(&f->failure, &err);
         drop_waiting_locked(f);
+    } else {
+        f->stored += f->writing.bytes.len;
     }
-    pack_take_memory(f->writing, &f->spare);
-    pack_free(f->writing);
-    f->writing = NULL;
+    f->busy = false;
+    keep_memory_locked(f, &f->writing.bytes);
+    f->writing = (struct part){.bytes = BUF_INIT};
     (void)pthread_cond_broadcast(&f->changed);
 }
 
@@ -111,18 +177,12 @@ run(void *arg)
     return NULL;
 }
 
-int
-flusher_new(struct store *st, struct flusher **ret, struct err *err)
+static int
+start(struct flusher *f, struct err *err)
 {
-    CLEANUP(flusher_freep) struct flusher *f = calloc(1, sizeof *f);
     sigset_t all, old;
     int r;
 
-    if (f == NULL)
-        return err_set_errno(err, ENOMEM, "pack writer");
-    f->store = st;
-    (void)pthread_mutex_init(&f->lock, NULL);
-    (void)pthread_cond_init(&f->changed, NULL);
     /* Signals are the main thread's. */
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &old);
@@ -131,6 +191,22 @@ flusher_new(struct store *st, struct flusher **ret, struct err *err)
     if (r != 0)
         return err_set_errno(err, r, "start the pack writer");
     f->started = true;
+    return 0;
+}
+
+int
+flusher_new(struct store *st, bool synchronous, struct flusher **ret,
+            struct err *err)
+{
+    CLEANUP(flusher_freep) struct flusher *f = calloc(1, sizeof *f);
+
+    if (f == NULL)
+        return err_set_errno(err, ENOMEM, "pack writer");
+    f->store = st;
+    (void)pthread_mutex_init(&f->lock, NULL);
+    (void)pthread_cond_init(&f->changed, NULL);
+    if (!synchronous && start(f, err) < 0)
+        return -1;
     *ret = TAKE_PTR(f);
     return 0;
 }
@@ -147,38 +223,68 @@ flusher_free(struct flusher *f)
     if (f->started)
         (void)pthread_join(f->thread, NULL);
     drop_waiting_locked(f); /* no other thread is left */
-    buf_done(&f->spare);
+    for (unsigned i = 0; i < f->n_spare; i++)
+        buf_done(&f->spare[i]);
+    for (unsigned c = 0; c <= PACK_META; c++) {
+        store_writer_free(f->growing[c].writer);
+        sha256_free(f->growing[c].sha);
+    }
     (void)pthread_mutex_destroy(&f->lock);
     (void)pthread_cond_destroy(&f->changed);
     free(f->done);
     free(f);
 }
 
-int
-flusher_submit(struct flusher *f, struct pack *p, struct err *err)
+/* Takes over p->bytes, also on failure. */
+static int
+submit_locked(struct flusher *f, struct part *p, struct err *err)
 {
-    int r = 0;
-
-    (void)pthread_mutex_lock(&f->lock);
-    while (f->n_waiting == FLUSH_WAITING && f->failure.code == ERR_NONE)
+    while (
+        f->failure.code == ERR_NONE &&
+        (f->n_waiting == FLUSH_WAITING ||
+         (f->n_waiting > 0 && f->waiting_bytes + p->bytes.len > FLUSH_BYTES)))
         (void)pthread_cond_wait(&f->changed, &f->lock);
     if (f->failure.code != ERR_NONE) {
-        pack_free(p);
-        r = err_copy(err, &f->failure);
-    } else {
-        f->waiting[f->n_waiting++] = p;
-        (void)pthread_cond_broadcast(&f->changed);
+        buf_done(&p->bytes);
+        return err_copy(err, &f->failure);
     }
+    f->waiting[f->n_waiting++] = *p;
+    f->waiting_bytes += p->bytes.len;
+    (void)pthread_cond_broadcast(&f->changed);
+    if (f->started)
+        return 0;
+    write_next_locked(f);
+    return f->failure.code == ERR_NONE ? 0 : err_copy(err, &f->failure);
+}
+
+static int
+submit(struct flusher *f, struct pack *p, bool last, struct err *err)
+{
+    struct part part = {.name = *pack_name(p), .bytes = BUF_INIT, .last = last};
+    int r;
+
+    (void)pthread_mutex_lock(&f->lock);
+    if (!last && f->n_spare > 0)
+        part.bytes = f->spare[--f->n_spare];
+    pack_hand_over(p, &part.bytes, &part.off);
+    r = submit_locked(f, &part, err);
     (void)pthread_mutex_unlock(&f->lock);
     return r;
 }
 
-void
-flusher_reuse(struct flusher *f, struct pack *p)
+int
+flusher_part(struct flusher *f, struct pack *p, struct err *err)
 {
-    (void)pthread_mutex_lock(&f->lock);
-    pack_give_memory(p, &f->spare);
-    (void)pthread_mutex_unlock(&f->lock);
+    return submit(f, p, false, err);
+}
+
+int
+flusher_submit(struct flusher *f, struct pack *p, struct err *err)
+{
+    int r = submit(f, p, true, err);
+
+    pack_free(p);
+    return r;
 }
 
 int
@@ -187,7 +293,7 @@ flusher_drain(struct flusher *f, struct err *err)
     int r = 0;
 
     (void)pthread_mutex_lock(&f->lock);
-    while (f->n_waiting > 0 || f->writing != NULL)
+    while (f->n_waiting > 0 || f->busy)
         (void)pthread_cond_wait(&f->changed, &f->lock);
     if (f->failure.code != ERR_NONE)
         r = err_copy(err, &f->failure);
@@ -196,13 +302,13 @@ flusher_drain(struct flusher *f, struct err *err)
 }
 
 static bool
-copy_from(const struct pack *p, uint32_t seq, uint32_t off, size_t len,
+copy_from(const struct part *p, uint32_t seq, uint32_t off, size_t len,
           void *dst)
 {
-    if (p == NULL || pack_name(p)->seq != seq || off > pack_len(p) ||
-        len > pack_len(p) - off)
+    if (p->name.seq != seq || off < p->off || off - p->off > p->bytes.len ||
+        len > p->bytes.len - (off - p->off))
         return false;
-    memcpy(dst, pack_bytes(p) + off, len);
+    memcpy(dst, p->bytes.data + (off - p->off), len);
     return true;
 }
 
@@ -213,9 +319,9 @@ flusher_copy(struct flusher *f, uint32_t seq, uint32_t off, size_t len,
     bool found;
 
     (void)pthread_mutex_lock(&f->lock);
-    found = copy_from(f->writing, seq, off, len, dst);
+    found = f->busy && copy_from(&f->writing, seq, off, len, dst);
     for (unsigned i = 0; !found && i < f->n_waiting; i++)
-        found = copy_from(f->waiting[i], seq, off, len, dst);
+        found = copy_from(&f->waiting[i], seq, off, len, dst);
     (void)pthread_mutex_unlock(&f->lock);
     return found;
 }

@@ -1,20 +1,22 @@
-/* repo/flush.h - writes finished packs in the background.
+/* repo/flush.h - writes packs in the background, in parts while they grow.
  *
- * One thread, and at most FLUSH_WAITING packs wait for it: a store that is
- * slower than the workers makes them wait instead of filling memory.  The first
- * failure is kept and given to everyone who asks later; nothing is written
- * after it.
+ * At most FLUSH_WAITING parts wait: a store that is slower than the workers
+ * makes them wait instead of filling memory.  The first failure is kept and
+ * given to everyone who asks later; nothing is written after it.
  *
  * Threads: any.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "pack.h"
 
-#define FLUSH_WAITING 2
+#define FLUSH_PART (512u << 10) /* bytes worth a write */
+#define FLUSH_WAITING 8u
+#define FLUSH_BYTES (8u << 20) /* that wait, unless it is one part */
 
 struct flusher;
 
@@ -24,22 +26,26 @@ struct flushed {
     uint8_t sha[32]; /* of the whole pack */
 };
 
-int flusher_new(struct store *st, struct flusher **ret, struct err *err);
+/* `synchronous`: no thread, flusher_submit() writes. */
+int flusher_new(struct store *st, bool synchronous, struct flusher **ret,
+                struct err *err);
 
-/* Write what is being written, drop what waits, end the thread. */
+/* Write what is being written, drop what waits and what has no end yet, end the
+ * thread. */
 void flusher_free(struct flusher *f); /* NULL is fine */
 
 /* Hand over a finished pack (freed here, also on failure). */
 int flusher_submit(struct flusher *f, struct pack *p, struct err *err);
 
-/* Give a new, still small pack the memory of one that was written. */
-void flusher_reuse(struct flusher *f, struct pack *p);
+/* Hand over what a growing pack holds; it goes on with empty memory.  One pack
+ * of a class at a time: its last part comes with flusher_submit(). */
+int flusher_part(struct flusher *f, struct pack *p, struct err *err);
 
 /* Wait until everything handed over is durable. */
 int flusher_drain(struct flusher *f, struct err *err);
 
-/* Copy `len` bytes at `off` of pack `seq` if it is still in memory: 1, else
- * 0. */
+/* Copy `len` bytes at `off` of pack `seq` if they wait or are being written: 1,
+ * else 0. */
 int flusher_copy(struct flusher *f, uint32_t seq, uint32_t off, size_t len,
                  void *dst);
 

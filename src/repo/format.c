@@ -5,18 +5,17 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "buf.h"
 #include "cleanup.h"
 #include "err.h"
 #include "hash.h"
 #include "jv.h"
 #include "rand.h"
+#include "twoline.h"
 
 #define FORMAT_MAGIC "tidemark repository"
 #define FORMAT_MAJOR 1
-#define FORMAT_JSON_DEPTH 8
-#define SUM_PREFIX "sha256 "
-#define SUM_LINE_LEN (sizeof SUM_PREFIX - 1 + 2 * HASH_LEN + 1)
+#define CIPHER_NONE "none"
+#define CIPHER_GCM "aes-256-gcm"
 
 DEFINE_CLEANUP(struct hasher *, hasher_free)
 
@@ -25,60 +24,34 @@ DEFINE_CLEANUP(struct hasher *, hasher_free)
 static struct jv *
 format_to_json(const struct repo_format *f)
 {
-    char secret[2 * FORMAT_SECRET_LEN + 1];
+    CLEANUP_JV struct jv *j =
+        jv_build("{s:s, s:i, s:[], s:[s], s:[], s:s, s:I, s:s, s:s}", "magic",
+                 FORMAT_MAGIC, "major", FORMAT_MAJOR, "compat", "ro_compat",
+                 FORMAT_COLLECT, "incompat", "id", f->id, "chunk_size",
+                 (int64_t)f->chunk_size, "hash", "hmac-sha256", "cipher",
+                 f->encrypted ? CIPHER_GCM : CIPHER_NONE);
+    char hex[2 * FORMAT_SECRET_LEN + 1];
 
-    hex_encode(f->secret, sizeof f->secret, secret);
-    return jv_build("{s:s, s:i, s:[], s:[], s:[], s:s, s:I, s:s, s:s, s:s}",
-                    "magic", FORMAT_MAGIC, "major", FORMAT_MAJOR, "compat",
-                    "ro_compat", "incompat", "id", f->id, "chunk_size",
-                    (int64_t)f->chunk_size, "hash", "hmac-sha256", "cipher",
-                    "none", "secret", secret);
+    if (f->encrypted)
+        hex_encode(f->check, sizeof f->check, hex);
+    else
+        hex_encode(f->secret, sizeof f->secret, hex);
+    if (j == NULL || jv_set_str(j, f->encrypted ? "check" : "secret", hex) < 0)
+        return NULL;
+    return TAKE_PTR(j);
 }
 
 int
 format_encode(const struct repo_format *f, struct buf *ret, struct err *err)
 {
     CLEANUP_JV struct jv *j = format_to_json(f);
-    CLEANUP_FREE char *text = j != NULL ? jv_text(j, true) : NULL;
-    CLEANUP(buf_done) struct buf b = BUF_INIT;
-    char hex[2 * HASH_LEN + 1];
-    uint8_t sum[HASH_LEN];
 
-    if (text == NULL)
+    if (j == NULL)
         return err_set_errno(err, ENOMEM, "text of the format object");
-    if (buf_printf(&b, "%s\n", err, text) < 0 ||
-        hash_sha256(b.data, b.len, sum, err) < 0)
-        return -1;
-    hex_encode(sum, sizeof sum, hex);
-    if (buf_printf(&b, SUM_PREFIX "%s\n", err, hex) < 0)
-        return -1;
-    return buf_append(ret, b.data, b.len, err);
+    return twoline_encode(j, ret, err);
 }
 
 /* -- decoding ---------------------------------------------------------------*/
-
-static int
-check_sum(const uint8_t *bytes, size_t len, size_t line, struct err *err)
-{
-    char hex[2 * HASH_LEN + 1] = "";
-    uint8_t want[HASH_LEN], sum[HASH_LEN];
-    const uint8_t *p = bytes + line;
-
-    if (len - line == SUM_LINE_LEN && p[SUM_LINE_LEN - 1] == '\n' &&
-        memcmp(p, SUM_PREFIX, sizeof SUM_PREFIX - 1) == 0)
-        memcpy(hex, p + sizeof SUM_PREFIX - 1, sizeof hex - 1);
-    if (!hex_decode(hex, want, sizeof want))
-        return err_set(err, ERR_CORRUPT,
-                       "the format object does not end with its SHA-256; "
-                       "restore it from a copy of the repository");
-    if (hash_sha256(bytes, line, sum, err) < 0)
-        return -1;
-    if (!hash_equal(sum, want))
-        return err_set(err, ERR_CORRUPT,
-                       "the format object fails its SHA-256; restore it from "
-                       "a copy of the repository");
-    return 0;
-}
 
 static int
 check_text(const struct jv *j, const char *key, const char *want,
@@ -96,7 +69,7 @@ check_text(const struct jv *j, const char *key, const char *want,
     return 0;
 }
 
-/* This program knows no optional feature yet, so each one is unknown. */
+/* This program knows one ro-compat feature, and no other. */
 static int
 check_features(const struct jv *j, struct repo_format *f, struct err *err)
 {
@@ -114,8 +87,12 @@ check_features(const struct jv *j, struct repo_format *f, struct err *err)
                        "known; use a newer tidemark",
                        name != NULL ? name : "?");
     }
-    if (jv_size(ro) > 0) {
-        name = jv_str(jv_at(ro, 0));
+    for (size_t i = 0; i < jv_size(ro); i++) {
+        name = jv_str(jv_at(ro, i));
+        if (name != NULL && strcmp(name, FORMAT_COLLECT) == 0) {
+            f->collect = true;
+            continue;
+        }
         (void)snprintf(f->read_only, sizeof f->read_only, "%s",
                        name != NULL ? name : "?");
     }
@@ -123,10 +100,27 @@ check_features(const struct jv *j, struct repo_format *f, struct err *err)
 }
 
 static int
+check_cipher(const struct jv *j, struct repo_format *f, struct err *err)
+{
+    const char *cipher = jv_get_str(j, "cipher");
+    const char *key;
+
+    f->encrypted = cipher != NULL && strcmp(cipher, CIPHER_GCM) == 0;
+    if (!f->encrypted && check_text(j, "cipher", CIPHER_NONE, err) < 0)
+        return -1;
+    key = jv_get_str(j, f->encrypted ? "check" : "secret");
+    if (key == NULL ||
+        !hex_decode(key, f->encrypted ? f->check : f->secret,
+                    f->encrypted ? sizeof f->check : sizeof f->secret))
+        return err_set(err, ERR_CORRUPT, "the format object has no valid %s",
+                       f->encrypted ? "check" : "secret");
+    return 0;
+}
+
+static int
 check_values(const struct jv *j, struct repo_format *f, struct err *err)
 {
     const char *id = jv_get_str(j, "id");
-    const char *secret = jv_get_str(j, "secret");
     uint8_t id_bytes[16];
     uint64_t size;
 
@@ -140,10 +134,7 @@ check_values(const struct jv *j, struct repo_format *f, struct err *err)
                        "two from %u to %u",
                        REPO_CHUNK_MIN, REPO_CHUNK_MAX);
     f->chunk_size = (uint32_t)size;
-    if (secret == NULL || !hex_decode(secret, f->secret, sizeof f->secret))
-        return err_set(err, ERR_CORRUPT,
-                       "the format object has no valid secret");
-    return 0;
+    return check_cipher(j, f, err);
 }
 
 static int
@@ -162,8 +153,7 @@ decode_json(const struct jv *j, struct repo_format *f, struct err *err)
                        "knows %d; use a newer tidemark",
                        major, FORMAT_MAJOR);
     if (check_features(j, f, err) < 0 ||
-        check_text(j, "hash", "hmac-sha256", err) < 0 ||
-        check_text(j, "cipher", "none", err) < 0)
+        check_text(j, "hash", "hmac-sha256", err) < 0)
         return -1;
     return check_values(j, f, err);
 }
@@ -172,23 +162,21 @@ int
 format_decode(const uint8_t *bytes, size_t len, struct repo_format *ret,
               struct err *err)
 {
-    const uint8_t *end;
     CLEANUP_JV struct jv *j = NULL;
     struct repo_format f = {0};
+    struct err why = ERR_INIT;
 
     if (len > FORMAT_LEN_MAX)
         return err_set(err, ERR_FORMAT,
                        "this is no Tidemark repository: a format object has "
                        "at most %u bytes",
                        FORMAT_LEN_MAX);
-    end = len > 0 ? memchr(bytes, '\n', len) : NULL;
-    if (end == NULL || memmem(bytes, (size_t)(end - bytes), FORMAT_MAGIC,
-                              sizeof FORMAT_MAGIC - 1) == NULL)
-        return err_set(err, ERR_FORMAT, "this is no Tidemark repository");
-    if (check_sum(bytes, len, (size_t)(end + 1 - bytes), err) < 0 ||
-        jv_parse(bytes, (size_t)(end - bytes), FORMAT_JSON_DEPTH, &j, err) <
-            0 ||
-        decode_json(j, &f, err) < 0)
+    if (twoline_decode(bytes, len, FORMAT_MAGIC, "the format object", &j, f.sum,
+                       &why) < 0)
+        return why.code == ERR_FORMAT
+                   ? err_set(err, ERR_FORMAT, "this is no Tidemark repository")
+                   : err_copy(err, &why);
+    if (decode_json(j, &f, err) < 0)
         return -1;
     *ret = f;
     return 0;
@@ -210,17 +198,48 @@ derive(struct hasher *h, const char *label, uint8_t ret[HASH_LEN],
     return hasher_id(h, info, len + 1, ret, err);
 }
 
+static int
+derive_sealing(struct hasher *h, struct repo_keys *k, struct err *err)
+{
+    if (derive(h, "tidemark data encryption", k->seal[FRAME_DATA], err) < 0 ||
+        derive(h, "tidemark map encryption", k->seal[FRAME_MAP], err) < 0 ||
+        derive(h, "tidemark blob encryption", k->seal[FRAME_BLOB], err) < 0)
+        return -1;
+    return derive(h, "tidemark record encryption", k->commit.seal, err);
+}
+
 int
-format_keys(const struct repo_format *f, struct repo_keys *ret, struct err *err)
+format_keys(const struct repo_format *f,
+            const uint8_t master[FORMAT_SECRET_LEN], struct repo_keys *ret,
+            struct err *err)
 {
     CLEANUP(hasher_freep) struct hasher *h = NULL;
 
-    if (hasher_new(f->secret, &h, err) < 0 ||
+    if (hasher_new(f->encrypted ? master : f->secret, &h, err) < 0 ||
         derive(h, "tidemark data id", ret->id[FRAME_DATA], err) < 0 ||
         derive(h, "tidemark map id", ret->id[FRAME_MAP], err) < 0 ||
-        derive(h, "tidemark blob id", ret->id[FRAME_BLOB], err) < 0)
+        derive(h, "tidemark blob id", ret->id[FRAME_BLOB], err) < 0 ||
+        derive(h, "tidemark commit", ret->commit.mac, err) < 0)
         return -1;
-    return derive(h, "tidemark commit", ret->commit, err);
+    if (!hex_decode(f->id, ret->repo, sizeof ret->repo))
+        return err_set(err, ERR_USAGE, "repository id '%s'", f->id);
+    memcpy(ret->commit.repo, ret->repo, sizeof ret->repo);
+    ret->sealed = ret->commit.sealed = f->encrypted;
+    return f->encrypted ? derive_sealing(h, ret, err) : 0;
+}
+
+int
+format_master_check(const uint8_t master[FORMAT_SECRET_LEN],
+                    uint8_t ret[FORMAT_CHECK_LEN], struct err *err)
+{
+    CLEANUP(hasher_freep) struct hasher *h = NULL;
+    uint8_t key[HASH_LEN];
+
+    if (hasher_new(master, &h, err) < 0 ||
+        derive(h, "tidemark key check", key, err) < 0)
+        return -1;
+    memcpy(ret, key, FORMAT_CHECK_LEN);
+    return 0;
 }
 
 /* -- features added after init ----------------------------------------------*/
@@ -231,6 +250,8 @@ format_feature(const char *key, char *read_only, size_t len, struct err *err)
     const char *name = key + strlen("feature/");
 
     if (strncmp(name, "compat.", strlen("compat.")) == 0)
+        return 0;
+    if (strcmp(name, "ro-compat." FORMAT_COLLECT) == 0)
         return 0;
     if (strncmp(name, "ro-compat.", strlen("ro-compat.")) == 0) {
         (void)snprintf(read_only, len, "%s", name + strlen("ro-compat."));

@@ -109,44 +109,49 @@ compare_records(const void *a, const void *b)
     return (x->offset > y->offset) - (x->offset < y->offset);
 }
 
-static void
-put_tables(uint8_t *bytes, const struct segment *s,
-           const struct pack_name *packs, const struct index_record *records)
+void
+segment_put_pack(uint8_t *p, const struct pack_name *n)
 {
-    uint8_t *p = bytes + SEGMENT_HEAD_LEN;
-    uint8_t *fan = bytes + (s->fan - bytes);
-    uint32_t n = 0;
+    memset(p, 0, SEGMENT_PACK_LEN);
+    memcpy(p + PACK_SID, n->sid, sizeof n->sid);
+    put_le32(p + PACK_CLASS, n->class);
+    put_le32(p + PACK_SEQ, n->seq);
+}
 
-    for (uint32_t i = 0; i < s->n_packs; i++, p += SEGMENT_PACK_LEN) {
-        memcpy(p + PACK_SID, packs[i].sid, sizeof packs[i].sid);
-        put_le32(p + PACK_CLASS, packs[i].class);
-        put_le32(p + PACK_SEQ, packs[i].seq);
-    }
-    for (uint32_t slot = 0; slot < 1u << s->fan_bits; slot++) {
-        while (n < s->n_records && fan_slot(s, records[n].prefix) == slot)
-            n++;
-        put_le32(fan + 4 * (size_t)slot, n);
-    }
+void
+segment_put_record(uint8_t *p, const struct index_record *r)
+{
+    memcpy(p, r->prefix, sizeof r->prefix);
+    put_le32(p + RECORD_PACK, r->pack);
+    put_le32(p + RECORD_OFFSET, r->offset);
+    put_le32(p + RECORD_FRAME_LEN, r->frame_len);
+    put_le32(p + RECORD_KIND_RAW, (uint32_t)r->kind << 28 | r->raw_len);
+}
+
+static unsigned
+fan_bits(uint32_t n_records)
+{
+    return n_records < FAN_LARGE ? 8 : 16;
+}
+
+uint64_t
+segment_tables_len(uint32_t n_packs, uint32_t n_records)
+{
+    return SEGMENT_HEAD_LEN + (uint64_t)n_packs * SEGMENT_PACK_LEN +
+           (4ull << fan_bits(n_records)) + (uint64_t)n_blocks(n_records) * 8;
 }
 
 static void
-put_records(uint8_t *bytes, const struct segment *s,
-            const struct index_record *records)
+put_fan(uint8_t *fan, const struct segment *s)
 {
-    uint8_t *p = bytes + (s->records - bytes);
-    uint8_t *sums = bytes + (s->sums - bytes);
+    uint32_t n = 0;
 
-    for (uint32_t i = 0; i < s->n_records; i++, p += SEGMENT_RECORD_LEN) {
-        const struct index_record *r = &records[i];
-
-        memcpy(p, r->prefix, sizeof r->prefix);
-        put_le32(p + RECORD_PACK, r->pack);
-        put_le32(p + RECORD_OFFSET, r->offset);
-        put_le32(p + RECORD_FRAME_LEN, r->frame_len);
-        put_le32(p + RECORD_KIND_RAW, (uint32_t)r->kind << 28 | r->raw_len);
+    for (uint32_t slot = 0; slot < 1u << s->fan_bits; slot++) {
+        while (n < s->n_records &&
+               fan_slot(s, s->records + (size_t)n * SEGMENT_RECORD_LEN) == slot)
+            n++;
+        put_le32(fan + 4 * (size_t)slot, n);
     }
-    for (uint32_t b = 0; b < n_blocks(s->n_records); b++)
-        put_le64(sums + 8 * (size_t)b, block_sum(s, b));
 }
 
 static void
@@ -154,6 +159,7 @@ put_head(uint8_t *p, const struct segment *s)
 {
     size_t tables = (size_t)(s->records - s->packs);
 
+    memset(p, 0, SEGMENT_HEAD_LEN);
     memcpy(p, magic, sizeof magic);
     put_le32(p + HEAD_VERSION, SEGMENT_VERSION);
     put_le32(p + HEAD_FAN_BITS, s->fan_bits);
@@ -166,38 +172,52 @@ put_head(uint8_t *p, const struct segment *s)
 }
 
 int
+segment_seal(const struct segment_name *name, uint8_t *bytes, uint32_t n_packs,
+             uint32_t n_records, struct err *err)
+{
+    struct segment s = {.bytes = bytes,
+                        .k = name->k,
+                        .n_packs = n_packs,
+                        .n_records = n_records,
+                        .fan_bits = fan_bits(n_records)};
+    size_t len = (size_t)lay_out(&s) - SEGMENT_SHA_LEN;
+
+    memcpy(s.sid, name->sid, sizeof s.sid);
+    put_fan(bytes + (s.fan - bytes), &s);
+    for (uint32_t b = 0; b < n_blocks(n_records); b++)
+        put_le64(bytes + (s.sums - bytes) + 8 * (size_t)b, block_sum(&s, b));
+    put_head(bytes, &s);
+    return hash_sha256(bytes, len, bytes + len, err);
+}
+
+int
 segment_build(const struct segment_name *name, const struct pack_name *packs,
               uint32_t n_packs, struct index_record *records,
               uint32_t n_records, struct buf *ret, struct err *err)
 {
-    struct segment s = {.k = name->k,
-                        .n_packs = n_packs,
-                        .n_records = n_records,
-                        .fan_bits = n_records < FAN_LARGE ? 8 : 16};
+    uint64_t tables, len;
     uint8_t *bytes;
-    uint64_t len;
 
     if (n_records > SEGMENT_RECORDS_MAX || n_packs > SEGMENT_PACKS_MAX)
         return err_set(err, ERR_USAGE,
                        "an index segment of %u records in %u packs", n_records,
                        n_packs);
-    memcpy(s.sid, name->sid, sizeof s.sid);
-    len = lay_out(&s);
+    tables = segment_tables_len(n_packs, n_records);
+    len = tables + (uint64_t)n_records * SEGMENT_RECORD_LEN + SEGMENT_SHA_LEN;
     if (buf_reserve(ret, (size_t)len, err) < 0)
         return err_wrap(err, "index segment of %u records", n_records);
     bytes = ret->data + ret->len;
-    memset(bytes, 0, (size_t)len);
-    s.bytes = bytes;
-    (void)lay_out(&s);
     if (n_records > 0)
         qsort(records, n_records, sizeof *records, compare_records);
-    put_tables(bytes, &s, packs, records);
-    put_records(bytes, &s, records);
-    put_head(bytes, &s);
-    len -= SEGMENT_SHA_LEN;
-    if (hash_sha256(bytes, (size_t)len, bytes + len, err) < 0)
+    for (uint32_t i = 0; i < n_packs; i++)
+        segment_put_pack(
+            bytes + SEGMENT_HEAD_LEN + (size_t)i * SEGMENT_PACK_LEN, &packs[i]);
+    for (uint32_t i = 0; i < n_records; i++)
+        segment_put_record(bytes + tables + (size_t)i * SEGMENT_RECORD_LEN,
+                           &records[i]);
+    if (segment_seal(name, bytes, n_packs, n_records, err) < 0)
         return -1;
-    ret->len += (size_t)len + SEGMENT_SHA_LEN;
+    ret->len += (size_t)len;
     return 0;
 }
 
@@ -291,22 +311,80 @@ prefix_at(const struct segment *s, uint32_t no)
     return s->records + (size_t)no * SEGMENT_RECORD_LEN;
 }
 
-/* The records lo .. hi-1 are what they were when the segment was written. */
-static int
-check_blocks(const struct segment *s, uint32_t lo, uint32_t hi, struct err *err)
+int
+segment_check_block(const struct segment *s, uint32_t block, struct err *err)
 {
-    for (uint32_t b = lo / SEGMENT_BLOCK; b < n_blocks(hi); b++)
-        if (get_le64(s->sums + 8 * (size_t)b) != block_sum(s, b))
-            return err_set(err, ERR_CORRUPT,
-                           "block %u of the index segment fails its checksum",
-                           b);
+    if (get_le64(s->sums + 8 * (size_t)block) != block_sum(s, block))
+        return err_set(err, ERR_CORRUPT,
+                       "block %u of the index segment fails its checksum",
+                       block);
     return 0;
 }
 
 int
 segment_check_records(const struct segment *s, struct err *err)
 {
-    return check_blocks(s, 0, s->n_records, err);
+    for (uint32_t b = 0; b < n_blocks(s->n_records); b++)
+        if (segment_check_block(s, b, err) < 0)
+            return -1;
+    return 0;
+}
+
+static int
+compare_at(const struct segment *s, uint32_t no, const struct chunk_id *id)
+{
+    return memcmp(prefix_at(s, no), id->b, SEGMENT_PREFIX);
+}
+
+/* The first of the records lo .. hi-1 that is not before `id`. */
+static uint32_t
+search(const struct segment *s, uint32_t lo, uint32_t hi,
+       const struct chunk_id *id)
+{
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+
+        if (compare_at(s, mid, id) < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+/* The same block by block, each checked before it is asked.  Ids are as good as
+ * random, so that the right place in the slot can be guessed: mostly one block
+ * is read, of the dozens that a slot of a large segment has. */
+static int
+search_blocks(const struct segment *s, uint32_t lo, uint32_t hi,
+              const struct chunk_id *id, uint32_t *ret, struct err *err)
+{
+    const uint8_t *b = id->b + s->fan_bits / 8;
+    uint64_t rest = (uint32_t)b[0] << 24 | b[1] << 16 | b[2] << 8 | b[3];
+    uint32_t probe = lo + (uint32_t)((hi - lo) * rest >> 32);
+
+    for (unsigned turn = 0; lo < hi; turn++) {
+        uint32_t block = probe / SEGMENT_BLOCK;
+        uint32_t first = block * SEGMENT_BLOCK, end = first + SEGMENT_BLOCK;
+
+        first = first < lo ? lo : first;
+        end = end > hi ? hi : end;
+        if (segment_check_block(s, block, err) < 0)
+            return -1;
+        if (compare_at(s, first, id) >= 0) {
+            hi = first;
+            probe = hi - 1;
+        } else if (compare_at(s, end - 1, id) < 0) {
+            lo = end;
+            probe = lo;
+        } else {
+            lo = hi = search(s, first, end, id);
+        }
+        if (turn >= 2) /* not random after all */
+            probe = lo + (hi - lo) / 2;
+    }
+    *ret = lo;
+    return 0;
 }
 
 int
@@ -316,22 +394,22 @@ segment_find(const struct segment *s, const struct chunk_id *id,
     uint32_t slot = fan_slot(s, id->b);
     uint32_t lo = slot == 0 ? 0 : get_le32(s->fan + 4 * (size_t)(slot - 1));
     uint32_t hi = get_le32(s->fan + 4 * (size_t)slot);
-    uint32_t end = hi;
+    uint32_t no;
 
-    /* Also before "not there": that is an answer too. */
-    if (check_blocks(s, lo, hi, err) < 0)
+    /* It was in order when it was opened, but the disk may fail since. */
+    if (lo > hi || hi > s->n_records)
+        return err_set(err, ERR_CORRUPT, "index fan-out %u is out of order",
+                       slot);
+    if (search_blocks(s, lo, hi, id, &no, err) < 0)
         return -1;
-    while (lo < hi) {
-        uint32_t mid = lo + (hi - lo) / 2;
-
-        if (memcmp(prefix_at(s, mid), id->b, SEGMENT_PREFIX) < 0)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    if (lo == end || memcmp(prefix_at(s, lo), id->b, SEGMENT_PREFIX) != 0)
+    if (no == hi || compare_at(s, no, id) != 0)
         return 0;
-    *ret_no = lo;
+    *ret_no = no;
+    /* The others of this id, too: the caller may read on. */
+    for (; no < hi && compare_at(s, no, id) == 0; no++)
+        if (no % SEGMENT_BLOCK == 0 &&
+            segment_check_block(s, no / SEGMENT_BLOCK, err) < 0)
+            return -1;
     return 1;
 }
 
@@ -352,7 +430,7 @@ segment_record(const struct segment *s, uint32_t no, struct index_record *ret,
     if (r.pack >= s->n_packs || r.kind < FRAME_DATA || r.kind > FRAME_BLOB ||
         r.raw_len == 0 || r.raw_len > FRAME_RAW_MAX ||
         r.offset < PACK_HEAD_LEN || r.frame_len <= FRAME_HEAD_LEN ||
-        r.frame_len > FRAME_HEAD_LEN + r.raw_len)
+        r.frame_len > FRAME_HEAD_LEN + r.raw_len + FRAME_TAG_LEN)
         return err_set(err, ERR_CORRUPT,
                        "record %u of the index segment is out of bounds: pack "
                        "%u, offset %u, frame of %u bytes, kind %u, %u "
@@ -383,7 +461,7 @@ segment_check(const struct segment *s, struct err *err)
         return -1;
     if (!hash_equal(sha, s->bytes + s->len - SEGMENT_SHA_LEN))
         return err_set(err, ERR_CORRUPT, "index segment fails its SHA-256");
-    if (check_blocks(s, 0, s->n_records, err) < 0)
+    if (segment_check_records(s, err) < 0)
         return -1;
     for (uint32_t i = 0; i < s->n_records; i++) {
         if (segment_record(s, i, &r, err) < 0)

@@ -58,11 +58,21 @@ int segment_build(const struct segment_name *name,
                   struct index_record *records, uint32_t n_records,
                   struct buf *ret, struct err *err);
 
+/* The same in steps, for who merges sorted records: the packs are put behind
+ * SEGMENT_HEAD_LEN bytes, the records, in order, behind segment_tables_len()
+ * bytes, and SEGMENT_SHA_LEN bytes follow; _seal() fills in the rest. */
+uint64_t segment_tables_len(uint32_t n_packs, uint32_t n_records);
+void segment_put_pack(uint8_t *p, const struct pack_name *n);
+void segment_put_record(uint8_t *p, const struct index_record *r);
+int segment_seal(const struct segment_name *name, uint8_t *bytes,
+                 uint32_t n_packs, uint32_t n_records, struct err *err);
+
 /* Check header and tables, not the records. */
 int segment_open(const uint8_t *bytes, size_t len, struct segment *ret,
                  struct err *err);
 
-/* 1 and the record's number, 0 not there, -1 damaged where it would be. */
+/* 1 and the number of its first record (others follow, all of them checked), 0
+ * not there, -1 damaged where it would be. */
 int segment_find(const struct segment *s, const struct chunk_id *id,
                  uint32_t *ret_no, struct err *err);
 
@@ -71,7 +81,9 @@ int segment_record(const struct segment *s, uint32_t no,
                    struct index_record *ret, struct err *err);
 void segment_pack(const struct segment *s, uint32_t no, struct pack_name *ret);
 
-/* All blocks against their checksums. */
+/* One block, or all, against their checksums. */
+int segment_check_block(const struct segment *s, uint32_t block,
+                        struct err *err);
 int segment_check_records(const struct segment *s, struct err *err);
 
 /* Everything: the SHA-256 at the end, order, every record. */

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "mutant.h"
 #include "quick.h"
 #include "store.h"
 
@@ -43,10 +44,13 @@ is_there(const struct repo *r, const struct locator *l)
 }
 
 static int
-locate(const struct loaded *l, uint32_t no, struct locator *ret,
-       struct err *err)
+locate(const struct repo *r, const struct loaded *l, uint32_t no,
+       struct locator *ret, struct err *err)
 {
+    const uint8_t *flags = r->catalog->pack_flags;
     struct index_record rec;
+    struct pack_name name;
+    uint8_t f;
 
     if (segment_record(&l->seg, no, &rec, err) < 0)
         return -1;
@@ -58,73 +62,126 @@ locate(const struct loaded *l, uint32_t no, struct locator *ret,
         .kind = rec.kind,
         .record = l->record_base + no,
     };
+    f = flags[ret->pack];
+    ret->absent = (f & PACK_IS_GONE) != 0 || !is_there(r, ret);
+    ret->condemned = (f & PACK_IS_CONDEMNED) != 0;
+    ret->bad = (f & PACK_IS_BAD) != 0;
+    if ((f & PACK_HAS_BAD_FRAMES) != 0) {
+        segment_pack(&l->seg, rec.pack, &name);
+        ret->bad |= notes_frame_bad(r->catalog, &name, rec.offset);
+    }
     return 0;
 }
 
-static int
-find_in(const struct loaded *l, const struct chunk_id *id, struct locator *ret,
-        struct err *err)
+static unsigned
+rank(const struct locator *l)
 {
+    return l->absent ? 3 : l->bad ? 2 : l->condemned ? 1 : 0;
+}
+
+/* Records of one id, the best first. */
+struct copies {
+    struct locator *v;
+    size_t max, n;
+};
+
+static void
+copies_add(struct copies *c, const struct locator *l)
+{
+    size_t i = c->n;
+
+    for (size_t k = 0; k < c->n; k++)
+        if (c->v[k].record == l->record)
+            return;
+    while (i > 0 && rank(&c->v[i - 1]) > rank(l))
+        i--;
+    if (i == c->max)
+        return;
+    if (c->n < c->max)
+        c->n++;
+    memmove(&c->v[i + 1], &c->v[i], (c->n - i - 1) * sizeof *l);
+    c->v[i] = *l;
+}
+
+static bool
+found_good(const struct copies *c)
+{
+    return c->n > 0 && rank(&c->v[0]) == 0;
+}
+
+/* Every record of `id` in one segment: they follow each other. */
+static int
+find_in(const struct repo *r, const struct loaded *l, const struct chunk_id *id,
+        struct copies *c, struct err *err)
+{
+    struct index_record rec;
+    struct locator at;
     uint32_t no;
     int found = segment_find(&l->seg, id, &no, err);
 
+    /* No sum guards the fan-out any more when it cannot be read again. */
+    if (found <= 0 && l->map != NULL &&
+        store_check_map(r->store, l->map, err) < 0)
+        return -1;
     if (found <= 0)
         return found;
-    return locate(l, no, ret, err) < 0 ? -1 : 1;
+    for (; no < l->seg.n_records; no++) {
+        if (segment_record(&l->seg, no, &rec, err) < 0)
+            return -1;
+        if (memcmp(rec.prefix, id->b, sizeof rec.prefix) != 0)
+            break;
+        if (locate(r, l, no, &at, err) < 0)
+            return -1;
+        copies_add(c, &at);
+    }
+    return 0;
 }
 
-/* Search what the quick table does not hold, newest first; with `all` also what
- * it holds, because its answer (in *ret) was a pack that is gone. */
+static void
+name_segment(const struct loaded *l, struct err *err)
+{
+    struct segment_name name = {.k = l->seg.k};
+    char key[REPO_KEY_MAX];
+
+    memcpy(name.sid, l->seg.sid, sizeof name.sid);
+    segment_key(&name, key);
+    (void)err_wrap(err, "index segment '%s'", key);
+}
+
+/* Search the segments, newest first: those that the quick table does not hold,
+ * or all of them.  Ends early at a good record unless `every`. */
 static int
 find_slowly(const struct repo *r, const struct chunk_id *id, bool all,
-            struct locator *ret, struct err *err)
+            bool every, struct copies *c, struct err *err)
 {
-    const struct catalog *c = r->catalog;
+    const struct catalog *cat = r->catalog;
     struct err first = ERR_INIT;
-    struct locator l;
-    bool gone = all;
 
-    for (size_t i = c->n; i-- > 0;) {
-        struct segment_name name = {.k = c->v[i].seg.k};
-        char key[REPO_KEY_MAX];
-        int found = 0;
-
-        if (all || !c->v[i].quick)
-            found = find_in(&c->v[i], id, &l, &first);
-        if (found > 0 && (!gone || is_there(r, &l)))
-            *ret = l;
-        if (found > 0 && is_there(r, &l))
-            return 1;
-        gone |= found > 0;
-        if (found >= 0)
+    for (size_t i = cat->n; i-- > 0 && (every || !found_good(c));) {
+        if (!all && cat->v[i].quick)
             continue;
-        memcpy(name.sid, c->v[i].seg.sid, sizeof name.sid);
-        segment_key(&name, key);
-        (void)err_copy(err, &first);
-        (void)err_wrap(err, "index segment '%s'", key);
-        err = NULL; /* another segment may still have it */
+        if (find_in(r, &cat->v[i], id, c, &first) < 0)
+            name_segment(&cat->v[i], &first);
     }
-    if (gone)
-        ret->absent = true;
-    return gone ? 1 : first.code != ERR_NONE ? -1 : 0;
+    /* Another segment may have it; only else does the damage matter. */
+    return c->n == 0 && first.code != ERR_NONE ? err_copy(err, &first) : 0;
 }
 
 static int
-find_locked(const struct repo *r, const struct chunk_id *id,
-            struct locator *ret, struct err *err)
+find_locked(const struct repo *r, const struct chunk_id *id, bool every,
+            struct copies *c, struct err *err)
 {
-    const struct catalog *c = r->catalog;
+    const struct catalog *cat = r->catalog;
+    struct locator l;
     uint32_t segment, no;
-    bool gone = false;
+    bool known = quick_find(cat->quick, id, &segment, &no);
 
     /* Entered records were checked, so values out of bounds cannot be. */
-    if (quick_find(c->quick, id, &segment, &no) &&
-        locate(&c->v[segment], no, ret, NULL) == 0) {
-        if (is_there(r, ret))
-            return 1;
-        gone = true;
-    }
-    return find_slowly(r, id, gone, ret, err);
+    if (known && locate(r, &cat->v[segment], no, &l, NULL) == 0)
+        copies_add(c, &l);
+    if (!every && found_good(c))
+        return 0;
+    return find_slowly(r, id, known || every, every, c, err);
 }
 
 static int
@@ -153,12 +210,12 @@ enter_new(struct repo *r, struct err *err)
     return result;
 }
 
-int
-index_find(struct repo *r, const struct chunk_id *id, struct locator *ret,
-           struct err *err)
+static int
+find(struct repo *r, const struct chunk_id *id, bool every, struct copies *c,
+     struct err *err)
 {
     struct err why = ERR_INIT;
-    int found = 0;
+    int result = 0;
     bool ready;
 
     for (int turn = 0; turn < 2; turn++) {
@@ -166,14 +223,71 @@ index_find(struct repo *r, const struct chunk_id *id, struct locator *ret,
         /* Once is enough: what a reload adds meanwhile is found slowly. */
         ready = turn > 0 || r->catalog->n_quick == r->catalog->n;
         if (ready)
-            found = find_locked(r, id, ret, &why);
+            result = find_locked(r, id, every, c, &why);
         (void)pthread_rwlock_unlock(&r->index_lock);
         if (ready)
             break;
         if (enter_new(r, err) < 0)
             return -1;
     }
-    return found < 0 ? err_copy(err, &why) : found;
+    return result < 0 ? err_copy(err, &why) : 0;
+}
+
+int
+index_find(struct repo *r, const struct chunk_id *id, struct locator *ret,
+           struct err *err)
+{
+    struct copies c = {ret, 1, 0};
+
+    if (find(r, id, false, &c, err) < 0)
+        return -1;
+    return c.n > 0 ? 1 : 0;
+}
+
+int
+index_find_reusable(struct repo *r, const struct chunk_id *id,
+                    struct locator *ret, struct err *err)
+{
+    struct copies c = {ret, 1, 0};
+
+    if (r->catalog->condemned_unknown)
+        return 0;
+    if (find(r, id, false, &c, err) < 0)
+        return -1;
+    if (MUTANT(MUTANT_PUT_CONDEMNED))
+        return c.n > 0 && rank(&c.v[0]) <= 1 ? 1 : 0;
+    return found_good(&c) ? 1 : 0;
+}
+
+int
+index_find_all(struct repo *r, const struct chunk_id *id, struct locator *ret,
+               size_t max, size_t *ret_n, struct err *err)
+{
+    struct copies c = {ret, max, 0};
+
+    if (find(r, id, true, &c, err) < 0)
+        return -1;
+    *ret_n = c.n;
+    return 0;
+}
+
+void
+index_look_again(struct repo *r)
+{
+    if (MUTANT(MUTANT_PUT_OLD_LOOKS))
+        return;
+    (void)pthread_rwlock_wrlock(&r->index_lock);
+    for (uint32_t i = 0; i < r->catalog->n_packs; i++)
+        atomic_store(&r->catalog->pack_len[i], 0);
+    (void)pthread_rwlock_unlock(&r->index_lock);
+}
+
+void
+index_pack_lost(struct repo *r, uint32_t pack)
+{
+    (void)pthread_rwlock_rdlock(&r->index_lock);
+    atomic_store(&r->catalog->pack_len[pack], 1);
+    (void)pthread_rwlock_unlock(&r->index_lock);
 }
 
 static const struct loaded *
@@ -237,4 +351,17 @@ index_n_packs(struct repo *r)
     n = r->catalog->n_packs;
     (void)pthread_rwlock_unlock(&r->index_lock);
     return n;
+}
+
+bool
+index_pack_missing(struct repo *r)
+{
+    bool missing = false;
+
+    (void)pthread_rwlock_rdlock(&r->index_lock);
+    for (uint32_t i = 0; !missing && i < r->catalog->n_packs; i++)
+        missing = (r->catalog->pack_flags[i] & PACK_IS_GONE) == 0 &&
+                  pack_length(r, i) == 0;
+    (void)pthread_rwlock_unlock(&r->index_lock);
+    return missing;
 }

@@ -43,3 +43,13 @@ map_reader_new(struct repo *r, uint64_t size, uint32_t chunk_size,
 
     return map_reader_over(&pages, size, chunk_size, root, ret, err);
 }
+
+int
+map_diff(struct repo *r, const struct point_disk *older,
+         const struct point_disk *newer, map_diff_fn fn, void *arg,
+         struct err *err)
+{
+    struct map_pages pages = {get_of_repo, NULL, r};
+
+    return map_diff_over(&pages, older, newer, fn, arg, err);
+}

@@ -78,3 +78,8 @@ int map_writer_over(const struct map_pages *pages, uint64_t size,
 int map_reader_over(const struct map_pages *pages, uint64_t size,
                     uint32_t chunk_size, const struct chunk_id *root,
                     struct map_reader **ret, struct err *err);
+
+/* map_diff() over pages.  The heights of the maps may differ. */
+int map_diff_over(const struct map_pages *pages, const struct point_disk *older,
+                  const struct point_disk *newer, map_diff_fn fn, void *arg,
+                  struct err *err);

@@ -42,7 +42,8 @@ enum {
 
 struct pack {
     struct pack_name name;
-    struct buf bytes;
+    uint64_t handed;  /* bytes that were handed over */
+    struct buf bytes; /* that follow them */
     struct buf table; /* entries in the order of the frames */
 };
 
@@ -92,26 +93,15 @@ pack_free(struct pack *p)
 }
 
 void
-pack_take_memory(struct pack *p, struct buf *mem)
+pack_hand_over(struct pack *p, struct buf *mem, uint64_t *ret_off)
 {
-    struct buf old = *mem;
+    struct buf fresh = *mem;
 
+    *ret_off = p->handed;
+    p->handed += p->bytes.len;
     *mem = p->bytes;
-    mem->len = 0;
-    p->bytes = old;
-}
-
-void
-pack_give_memory(struct pack *p, struct buf *mem)
-{
-    struct buf small = p->bytes;
-
-    if (mem->cap <= small.cap)
-        return;
-    memcpy(mem->data, small.data, small.len);
-    mem->len = small.len;
-    p->bytes = *mem;
-    *mem = small;
+    p->bytes = fresh;
+    p->bytes.len = 0;
 }
 
 int
@@ -119,7 +109,7 @@ pack_add(struct pack *p, const struct frame_head *head, const uint8_t *frame,
          size_t len, uint32_t *ret_off, struct err *err)
 {
     uint8_t e[PACK_ENTRY_LEN];
-    size_t off = p->bytes.len;
+    size_t off = pack_len(p);
 
     if (off + len + p->table.len + PACK_ENTRY_LEN + PACK_FOOT_LEN >
         PACK_LEN_MAX)
@@ -147,7 +137,7 @@ int
 pack_finish(struct pack *p, struct err *err)
 {
     uint8_t foot[PACK_FOOT_LEN] = {0};
-    uint64_t table_off = p->bytes.len;
+    uint64_t table_off = pack_len(p);
     uint32_t n = pack_n_frames(p);
 
     if (n > 0)
@@ -178,9 +168,15 @@ pack_bytes(const struct pack *p)
 }
 
 size_t
-pack_len(const struct pack *p)
+pack_held(const struct pack *p)
 {
     return p->bytes.len;
+}
+
+size_t
+pack_len(const struct pack *p)
+{
+    return p->handed + p->bytes.len;
 }
 
 uint32_t

@@ -1,8 +1,8 @@
 /* repo/pack.h - many frames in one object, and a table to find them.
  *
  * Why packs: a 1 TiB disk has millions of chunks; one object each would make
- * listing slower than reading.  A pack is built in memory, written once and
- * never changed.  Its table makes it possible to rebuild an index from packs
+ * listing slower than reading.  A pack is built in memory, in parts or
+ * whole, written once and never changed.  Its table makes it possible to rebuild an index from packs
  * alone.  Bytes: docs/format.md, "Packs".
  *
  * Threads: a pack belongs to one thread at a time.
@@ -41,12 +41,10 @@ void pack_key(const struct pack_name *n, char key[REPO_KEY_MAX]);
 /* -- building ---------------------------------------------------------------*/
 
 int pack_new(const struct pack_name *name, struct pack **ret, struct err *err);
-/* Memory of a pack that was written is used again for the next one: making and
- * returning 32 MiB for each costs a page fault per 4 KiB stored.  _take moves
- * it out of `p`, _give puts it into a pack that is still small; both leave what
- * is over in `mem`. */
-void pack_take_memory(struct pack *p, struct buf *mem);
-void pack_give_memory(struct pack *p, struct buf *mem);
+/* Move out what it holds so far, so that it can be written while the pack grows;
+ * `mem` (empty, its memory is used again) becomes it.  *ret_off is where in the
+ * pack that begins. */
+void pack_hand_over(struct pack *p, struct buf *mem, uint64_t *ret_off);
 
 void pack_free(struct pack *p); /* NULL is fine */
 
@@ -58,7 +56,9 @@ int pack_add(struct pack *p, const struct frame_head *head,
 int pack_finish(struct pack *p, struct err *err);
 
 const struct pack_name *pack_name(const struct pack *p);
+/* What it holds: all of it, or what follows the last hand-over. */
 const uint8_t *pack_bytes(const struct pack *p);
+size_t pack_held(const struct pack *p);
 size_t pack_len(const struct pack *p); /* bytes so far */
 uint32_t pack_n_frames(const struct pack *p);
 

@@ -33,6 +33,9 @@ point_free(struct point *p)
     for (size_t i = 0; i < p->n_disks; i++)
         disk_done(&p->disks[i]);
     free(p->disks);
+    for (size_t i = 0; i < p->n_tags; i++)
+        free(p->tags[i]);
+    free(p->tags);
     free(p->machine);
     free(p->lineage);
     free(p->consistency);
@@ -47,6 +50,15 @@ point_disk(const struct point *p, const char *name)
         if (strcmp(p->disks[i].name, name) == 0)
             return &p->disks[i];
     return NULL;
+}
+
+bool
+point_has_tag(const struct point *p, const char *tag)
+{
+    for (size_t i = 0; i < p->n_tags; i++)
+        if (strcmp(p->tags[i], tag) == 0)
+            return true;
+    return false;
 }
 
 void

@@ -146,6 +146,29 @@ check_disk(const struct point_disk *d, struct err *err)
     return 0;
 }
 
+bool
+point_tag_ok(const char *tag)
+{
+    return label_ok(tag);
+}
+
+static int
+check_tags(const struct point *p, struct err *err)
+{
+    if (p->n_tags > POINT_TAGS_MAX)
+        return err_set(err, ERR_FORMAT, "%zu tags, at most %d are allowed",
+                       p->n_tags, POINT_TAGS_MAX);
+    for (size_t i = 0; i < p->n_tags; i++) {
+        if (!label_ok(p->tags[i]))
+            return bad(err, "tags");
+        for (size_t k = 0; k < i; k++)
+            if (strcmp(p->tags[i], p->tags[k]) == 0)
+                return err_set(err, ERR_FORMAT, "tag '%s' is there twice",
+                               p->tags[i]);
+    }
+    return 0;
+}
+
 static int
 check_disks(const struct point *p, struct err *err)
 {
@@ -185,5 +208,7 @@ point_check(const struct point *p, struct err *err)
     if (p->config_len > POINT_CONFIG_MAX ||
         (p->config_len == 0 && !chunk_id_zero(&p->config)))
         return bad(err, "config");
+    if (check_tags(p, err) < 0)
+        return -1;
     return check_disks(p, err);
 }

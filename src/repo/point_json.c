@@ -60,6 +60,17 @@ disk_to_json(const struct point_disk *d)
 }
 
 static struct jv *
+tags_to_json(const struct point *p)
+{
+    CLEANUP_JV struct jv *a = jv_array();
+
+    for (size_t i = 0; i < p->n_tags; i++)
+        if (jv_add(a, jv_string(p->tags[i])) < 0)
+            return NULL;
+    return TAKE_PTR(a);
+}
+
+static struct jv *
 disks_to_json(const struct point *p)
 {
     CLEANUP_JV struct jv *a = jv_array();
@@ -80,14 +91,15 @@ point_to_json(const struct point *p, const uint8_t *prev, struct err *err)
         return NULL;
     if (prev != NULL)
         hex_encode(prev, HASH_LEN, prev_text);
-    j = jv_build("{s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:s, s:I, s:s, s:o, s:I, "
-                 "s:o}",
+    j = jv_build("{s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:s, s:I, s:s, s:o, s:o, "
+                 "s:I, s:o}",
                  "id", p->id, "parent", p->parent, "prev", prev_text, "seq",
                  (int64_t)p->seq, "machine", p->machine, "lineage", p->lineage,
                  "time_ns", p->time_ns, "consistency", p->consistency,
                  "freeze_ms", (int64_t)p->freeze_ms, "capture", p->capture,
-                 "config", id_to_json(&p->config), "config_len",
-                 (int64_t)p->config_len, "disks", disks_to_json(p));
+                 "tags", tags_to_json(p), "config", id_to_json(&p->config),
+                 "config_len", (int64_t)p->config_len, "disks",
+                 disks_to_json(p));
     if (j == NULL)
         (void)err_set_errno(err, ENOMEM, "point");
     return j;
@@ -262,6 +274,34 @@ disks_from_json(const struct jv *a, struct point *p, struct err *err)
     return 0;
 }
 
+/* Points that were made before there were tags have none. */
+static int
+tags_from_json(const struct jv *a, struct point *p, struct err *err)
+{
+    size_t n = jv_size(a);
+
+    if (a == NULL)
+        return 0;
+    if (!jv_is_array(a) || n > POINT_TAGS_MAX)
+        return err_set(err, ERR_FORMAT, "'tags' is no list of 0 to %d words",
+                       POINT_TAGS_MAX);
+    if (n == 0)
+        return 0;
+    p->tags = calloc(n, sizeof *p->tags);
+    if (p->tags == NULL)
+        return err_set_errno(err, ENOMEM, "point with %zu tags", n);
+    for (; p->n_tags < n; p->n_tags++) {
+        const char *tag = jv_str(jv_at(a, p->n_tags));
+
+        if (tag == NULL)
+            return err_set(err, ERR_FORMAT, "'tags' is missing or not valid");
+        p->tags[p->n_tags] = strdup(tag);
+        if (p->tags[p->n_tags] == NULL)
+            return err_set_errno(err, ENOMEM, "point with %zu tags", n);
+    }
+    return 0;
+}
+
 static void
 get_prev(struct fields *f, uint8_t *ret_prev, bool *ret_has_prev)
 {
@@ -302,6 +342,7 @@ point_from_json(const struct jv *j, struct point **ret, uint8_t *ret_prev,
     read_fields(&f, p);
     get_prev(&f, prev, &has_prev);
     if (fields_end(&f, err) < 0 ||
+        tags_from_json(jv_get(j, "tags"), p, err) < 0 ||
         disks_from_json(jv_get(j, "disks"), p, err) < 0 ||
         point_check(p, err) < 0)
         return -1;

@@ -121,10 +121,19 @@ commit_read(struct repo *r, const char *key, enum commit_type *ret_type,
     return 0;
 }
 
-/* Fill `rec`; rec->point stays NULL for objects that are no points. */
-static int
-read_rec(struct repo *r, const char *key, struct commit_rec *rec,
-         struct err *err)
+bool
+commit_is_fence(struct repo *r, const char *key)
+{
+    CLEANUP_JV struct jv *payload = NULL;
+    enum commit_type type;
+
+    return commit_read(r, key, &type, &payload, NULL, NULL) == 0 &&
+           type == COMMIT_ABORT;
+}
+
+int
+commit_rec_read(struct repo *r, const char *key, struct commit_rec *rec,
+                struct err *err)
 {
     CLEANUP_JV struct jv *payload = NULL;
     char sid[REPO_SID_TEXT];
@@ -141,6 +150,8 @@ read_rec(struct repo *r, const char *key, struct commit_rec *rec,
     if (session == NULL || strcmp(session, sid) != 0)
         return err_set(err, ERR_CORRUPT, "%s: belongs to session '%.32s'", key,
                        session == NULL ? "" : session);
+    if (type != COMMIT_COMMIT && type != COMMIT_ABORT)
+        return err_set(err, ERR_CORRUPT, "%s: an object of another kind", key);
     /* A commit without a point only adds packs and segments. */
     if (type != COMMIT_COMMIT || jv_get(payload, "point") == NULL)
         return 0;
@@ -180,20 +191,53 @@ report(struct jv *bad, struct err *why, struct err *err)
     return 0;
 }
 
-static const struct commit_rec *
-find_rec(const struct commit_recs *l, const char *id, size_t near)
+static int
+compare_rec_ids(const void *a, const void *b)
 {
-    /* The parent is nearly always the one before in the list. */
-    if (near > 0 && strcmp(l->v[near - 1].point->id, id) == 0)
-        return &l->v[near - 1];
+    const struct commit_rec *const *x = a, *const *y = b;
+
+    return strcmp((*x)->point->id, (*y)->point->id);
+}
+
+static int
+sort_by_id(const struct commit_recs *l, const struct commit_rec ***ret,
+           struct err *err)
+{
+    const struct commit_rec **v = calloc(l->n + 1, sizeof *v);
+
+    if (v == NULL)
+        return err_set_errno(err, ENOMEM, "list of %zu points", l->n);
     for (size_t i = 0; i < l->n; i++)
-        if (strcmp(l->v[i].point->id, id) == 0)
-            return &l->v[i];
+        v[i] = &l->v[i];
+    if (l->n > 0)
+        qsort(v, l->n, sizeof *v, compare_rec_ids);
+    *ret = v;
+    return 0;
+}
+
+/* Most parents are gone where old points are thinned out. */
+static const struct commit_rec *
+find_rec(const struct commit_rec *const *by_id, size_t n, const char *id)
+{
+    size_t lo = 0, hi = n;
+
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        int c = strcmp(by_id[mid]->point->id, id);
+
+        if (c == 0)
+            return by_id[mid];
+        if (c < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
     return NULL;
 }
 
 static int
-check_parent(const struct commit_recs *l, size_t i, struct err *why)
+check_parent(const struct commit_recs *l, const struct commit_rec *const *by_id,
+             size_t i, struct err *why)
 {
     const struct commit_rec *rec = &l->v[i];
     const struct point *p = rec->point;
@@ -201,7 +245,7 @@ check_parent(const struct commit_recs *l, size_t i, struct err *why)
 
     if (!rec->has_prev)
         return 0;
-    parent = find_rec(l, p->parent, i);
+    parent = find_rec(by_id, l->n, p->parent);
     if (parent == NULL)
         return 0; /* deleted */
     if (!hash_equal(parent->sha256, rec->prev) ||
@@ -217,12 +261,16 @@ check_parent(const struct commit_recs *l, size_t i, struct err *why)
 static int
 check_chain(const struct commit_recs *l, struct jv *bad, struct err *err)
 {
+    CLEANUP_FREE const struct commit_rec **by_id = NULL;
+
+    if (sort_by_id(l, &by_id, err) < 0)
+        return -1;
     for (size_t i = 0; i < l->n; i++) {
         const struct point *p = l->v[i].point;
         const struct point *q = i > 0 ? l->v[i - 1].point : NULL;
         struct err why = ERR_INIT;
 
-        if (check_parent(l, i, &why) < 0 && report(bad, &why, err) < 0)
+        if (check_parent(l, by_id, i, &why) < 0 && report(bad, &why, err) < 0)
             return -1;
         if (bad == NULL || q == NULL || q->seq != p->seq ||
             strcmp(p->machine, q->machine) != 0)
@@ -247,7 +295,7 @@ scan_key(struct repo *r, const char *key, struct commit_recs *l, struct jv *bad,
     struct err why = ERR_INIT;
     struct commit_rec rec;
 
-    if (read_rec(r, key, &rec, &why) < 0) {
+    if (commit_rec_read(r, key, &rec, &why) < 0) {
         if (why.code == ERR_NOT_FOUND)
             return 0; /* deleted since it was listed */
         return report(bad, &why, err);
@@ -289,18 +337,24 @@ repo_points(struct repo *r, const char *machine, struct point_list *ret,
 {
     CLEANUP(commit_recs_done) struct commit_recs l = {0};
     CLEANUP_JV struct jv *bad = ret_bad == NULL ? NULL : jv_array();
+    CLEANUP(id_list_done) struct id_list gone = {0};
     struct point_list list = {0};
 
     if (ret_bad != NULL && bad == NULL)
         return err_set_errno(err, ENOMEM, "list of points");
-    /* In this order: what is listed can be read. */
-    if (commit_scan(r, &l, bad, err) < 0 || index_reload(r, err) < 0)
+    /* In this order: what is listed can be read; and a point whose forget object
+     * was removed already has no commit object any more (docs/collect.pml,
+     * COMMITS_FIRST). */
+    if (forgotten_list(r, &gone, err) < 0 || commit_scan(r, &l, bad, err) < 0 ||
+        index_reload(r, err) < 0 || index_gone(r, NULL, NULL, &gone, err) < 0)
         return -1;
+    id_list_sort(&gone);
     list.v = calloc(l.n + 1, sizeof(struct point *));
     if (list.v == NULL)
         return err_set_errno(err, ENOMEM, "list of %zu points", l.n);
     for (size_t i = 0; i < l.n; i++)
-        if (machine == NULL || strcmp(l.v[i].point->machine, machine) == 0)
+        if ((machine == NULL || strcmp(l.v[i].point->machine, machine) == 0) &&
+            !id_list_has(&gone, l.v[i].point->id))
             list.v[list.n++] = TAKE_PTR(l.v[i].point);
     if (ret_bad != NULL)
         *ret_bad = TAKE_PTR(bad);

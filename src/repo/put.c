@@ -23,129 +23,6 @@
 #include "store.h"
 #include "table.h"
 
-/* -- index segments of the running session ----------------------------------*/
-
-static int
-pack_range(const struct index_record *recs, uint32_t n, uint32_t *ret_min,
-           uint32_t *ret_max)
-{
-    *ret_min = UINT32_MAX;
-    *ret_max = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        if (recs[i].pack < *ret_min)
-            *ret_min = recs[i].pack;
-        if (recs[i].pack > *ret_max)
-            *ret_max = recs[i].pack;
-    }
-    return n > 0;
-}
-
-/* The table as a segment: its records now have numbers of the segment's own
- * pack table, so it must be cleared next. */
-static int
-build_segment(struct repo_session *s, const struct segment_name *name,
-              struct buf *ret, struct err *err)
-{
-    uint32_t n, min, max;
-    struct index_record *recs = record_table_all(s->table, &n);
-    CLEANUP_FREE struct pack_name *packs = NULL;
-
-    if (!pack_range(recs, n, &min, &max))
-        return 0;
-    packs = calloc(max - min + 1, sizeof *packs);
-    if (packs == NULL)
-        return err_set_errno(err, ENOMEM, "index segment");
-    for (uint32_t seq = min; seq <= max; seq++) {
-        struct pack_name *p = &packs[seq - min];
-
-        memcpy(p->sid, s->sid, sizeof p->sid);
-        p->class = s->classes[seq - 1];
-        p->seq = seq;
-    }
-    for (uint32_t i = 0; i < n; i++)
-        recs[i].pack -= min;
-    return segment_build(name, packs, max - min + 1, recs, n, ret, err);
-}
-
-static int
-note_spilled(struct repo_session *s, const char *key, const struct buf *b,
-             struct err *err)
-{
-    struct spilled sp = {0};
-    struct spilled *v =
-        realloc(s->spilled, ((size_t)s->n_spilled + 1) * sizeof *v);
-
-    if (v == NULL)
-        return err_set_errno(err, ENOMEM, "index segments");
-    s->spilled = v;
-    if (hash_sha256(b->data, b->len, sp.sha, err) < 0 ||
-        store_map(s->repo->store, key, &sp.map, &sp.map_len, err) < 0)
-        return -1;
-    if (sp.map_len != b->len || memcmp(sp.map, b->data, b->len) != 0) {
-        store_unmap(s->repo->store, sp.map, sp.map_len);
-        return err_set(err, ERR_CORRUPT,
-                       "index segment '%s' does not read back as written; "
-                       "check the storage of '%s'",
-                       key, repo_path(s->repo));
-    }
-    if (segment_open(sp.map, sp.map_len, &sp.seg, err) < 0) {
-        store_unmap(s->repo->store, sp.map, sp.map_len);
-        return -1;
-    }
-    v[s->n_spilled++] = sp;
-    s->index_bytes += b->len;
-    return 0;
-}
-
-/* Write the records in memory as an index segment, so that memory stays bounded
- * however much is new. */
-static int
-spill_locked(struct repo_session *s, struct err *err)
-{
-    CLEANUP(buf_done) struct buf b = BUF_INIT;
-    struct segment_name name = {.k = ++s->last_k};
-    char key[REPO_KEY_MAX];
-
-    memcpy(name.sid, s->sid, sizeof name.sid);
-    segment_key(&name, key);
-    if (build_segment(s, &name, &b, err) < 0)
-        return -1;
-    record_table_clear(s->table);
-    if (store_put(s->repo->store, key, b.data, b.len, err) < 0)
-        return -1;
-    return note_spilled(s, key, &b, err);
-}
-
-int
-session_find_locked(struct repo_session *s, const struct chunk_id *id,
-                    struct index_record *ret, enum pack_class *ret_class,
-                    struct err *err)
-{
-    const struct index_record *r = record_table_find(s->table, id);
-
-    if (r != NULL) {
-        *ret = *r;
-        *ret_class = s->classes[r->pack - 1];
-        return 1;
-    }
-    for (uint32_t i = s->n_spilled; i-- > 0;) {
-        const struct segment *seg = &s->spilled[i].seg;
-        struct pack_name name;
-        uint32_t no;
-        int found = segment_find(seg, id, &no, err);
-
-        if (found < 0 || (found > 0 && segment_record(seg, no, ret, err) < 0))
-            return -1;
-        if (found == 0)
-            continue;
-        segment_pack(seg, ret->pack, &name);
-        ret->pack = name.seq;
-        *ret_class = name.class;
-        return 1;
-    }
-    return 0;
-}
-
 /* -- packs ------------------------------------------------------------------*/
 
 static int
@@ -179,8 +56,6 @@ start_pack_locked(struct repo_session *s, enum pack_class class,
     memcpy(name.sid, s->sid, sizeof name.sid);
     if (pack_new(&name, &s->current[class], err) < 0)
         return -1;
-    if (class == PACK_DATA) /* the others stay small */
-        flusher_reuse(s->flusher, s->current[class]);
     s->classes[s->n_packs++] = (uint8_t) class;
     return 0;
 }
@@ -213,12 +88,16 @@ session_add_locked(struct repo_session *s, const struct frame_head *head,
                                .raw_len = head->raw_len,
                                .kind = head->kind};
 
-    if (record_table_full(s->table) && spill_locked(s, err) < 0)
+    if (record_table_full(s->table) && session_spill_locked(s, err) < 0)
         return -1;
     if (make_room_locked(s, class, len, err) < 0 ||
         pack_add(s->current[class], head, frame, len, &rec.offset, err) < 0)
         return -1;
     rec.pack = pack_name(s->current[class])->seq;
+    /* Pages are read back while the session runs: their packs stay whole. */
+    if (class == PACK_DATA && pack_held(s->current[class]) >= s->part_max &&
+        flusher_part(s->flusher, s->current[class], err) < 0)
+        return -1;
     memcpy(rec.prefix, head->id.b, sizeof rec.prefix);
     return record_table_add(s->table, &rec, err);
 }
@@ -233,7 +112,7 @@ session_flush_locked(struct repo_session *s, struct err *err)
         flusher_drain(s->flusher, err) < 0)
         return -1;
     (void)record_table_all(s->table, &n);
-    return n > 0 ? spill_locked(s, err) : 0;
+    return n > 0 ? session_spill_locked(s, err) : 0;
 }
 
 /* -- one chunk --------------------------------------------------------------*/
@@ -244,12 +123,13 @@ have_chunk(struct repo_session *s, const struct chunk_id *id, struct err *err)
     enum pack_class class;
     struct index_record rec;
     struct locator loc;
-    int found = index_find(s->repo, id, &loc, NULL);
+    int found;
 
-    if (found > 0 && !loc.absent)
+    /* A damaged index says nothing about this chunk; a lost pack has it no more,
+     * a condemned one not for long, and a bad frame never had it: it is stored
+     * again, which heals it. */
+    if (index_find_reusable(s->repo, id, &loc, NULL) > 0)
         return 1;
-    /* A damaged index says nothing about this chunk, and a lost pack has it no
-     * more: it is stored again, which heals it. */
     (void)pthread_mutex_lock(&s->lock);
     found = session_find_locked(s, id, &rec, &class, err);
     (void)pthread_mutex_unlock(&s->lock);

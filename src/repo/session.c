@@ -7,19 +7,18 @@
 #include "session.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "buf.h"
 #include "cleanup.h"
-#include "clock.h"
 #include "flush.h"
 #include "frame.h"
 #include "hash.h"
+#include "index_merge.h"
 #include "jv.h"
 #include "log.h"
+#include "mutant.h"
 #include "rand.h"
 #include "store.h"
 #include "table.h"
@@ -28,31 +27,18 @@ DEFINE_CLEANUP(struct repo_session *, repo_session_free)
 
 /* -- begin ------------------------------------------------------------------*/
 
-static void
-session_key(const struct repo_session *s, char key[REPO_KEY_MAX])
-{
-    (void)snprintf(key, REPO_KEY_MAX, "session/%s", s->sid_text);
-}
-
 static int
-register_session(struct repo_session *s, struct err *err)
+register_session(struct repo_session *s, const struct repo_session_opts *opts,
+                 struct err *err)
 {
-    char host[256] = "", time[CLOCK_TEXT_MAX], key[REPO_KEY_MAX];
-    CLEANUP_JV struct jv *j = NULL;
-    CLEANUP_FREE char *text = NULL;
-
-    (void)gethostname(host, sizeof host - 1);
-    clock_text(clock_wall_ns(), time, sizeof time);
-    j = jv_build("{s:o, s:I, s:s, s:s, s:s}", "host", jv_string(host), "pid",
-                 (int64_t)getpid(), "tool", "tidemark " TIDEMARK_VERSION,
-                 "what", "put", "time", time);
-    text = j != NULL ? jv_text(j, true) : NULL;
-    if (text == NULL)
-        return err_set_errno(err, ENOMEM, "session");
-    session_key(s, key);
-    /* From here on something may be there to be removed. */
-    s->registered = true;
-    return store_put(s->repo->store, key, text, strlen(text), err);
+    if (registration_new(s->repo, "put", opts->machine, NULL,
+                         !opts->synchronous, &s->reg, err) < 0)
+        return -1;
+    (void)strcpy(s->sid_text, registration_sid(s->reg));
+    (void)hex_decode(s->sid_text, s->sid, sizeof s->sid);
+    if (opts->machine == NULL || opts->synchronous)
+        return 0;
+    return session_only_one(s->repo, s->sid_text, opts->machine, err);
 }
 
 static int
@@ -68,16 +54,18 @@ make_workers(struct repo_session *s, int zstd_level, struct err *err)
     return 0;
 }
 
+#ifdef TIDEMARK_MUTANTS
 static int
-may_write(const struct repo *r, struct err *err)
+register_late(struct repo_session *s, const struct repo_session_opts *opts,
+              struct err *err)
 {
-    if (r->read_only[0] == '\0')
-        return 0;
-    return err_set(err, ERR_UNSUPPORTED,
-                   "the repository uses the feature '%s', with which this "
-                   "program may only read it; use a newer tidemark",
-                   r->read_only);
+    s->repo->mutant_frozen = false;
+    if (index_reload(s->repo, err) < 0)
+        return -1;
+    s->repo->mutant_frozen = true;
+    return register_session(s, opts, err);
 }
+#endif
 
 static int
 begin(struct repo_session *s, const struct repo_session_opts *opts,
@@ -86,13 +74,20 @@ begin(struct repo_session *s, const struct repo_session_opts *opts,
     if (opts->n_workers > SESSION_WORKERS_MAX)
         return err_set(err, ERR_USAGE, "%u workers, allowed are %u",
                        opts->n_workers, SESSION_WORKERS_MAX);
-    if (may_write(s->repo, err) < 0 ||
+    if (repo_may_write(s->repo, err) < 0 ||
         record_table_new(REPO_NEW_RECORDS_MAX, &s->table, err) < 0 ||
         make_workers(s, opts->zstd_level, err) < 0 ||
-        flusher_new(s->repo->store, &s->flusher, err) < 0 ||
-        register_session(s, err) < 0 || repo_check_features(s->repo, err) < 0 ||
-        may_write(s->repo, err) < 0)
+        flusher_new(s->repo->store, opts->synchronous, &s->flusher, err) < 0)
         return -1;
+#ifdef TIDEMARK_MUTANTS
+    if (MUTANT(MUTANT_PUT_INDEX_FIRST))
+        return register_late(s, opts, err);
+#endif
+    if (register_session(s, opts, err) < 0 ||
+        repo_check_features(s->repo, err) < 0 ||
+        repo_may_write(s->repo, err) < 0)
+        return -1;
+    index_look_again(s->repo);
     return index_reload(s->repo, err);
 }
 
@@ -109,8 +104,8 @@ repo_session_begin(struct repo *r, const struct repo_session_opts *opts,
     s->n_workers = opts->n_workers;
     s->paranoid = opts->paranoid;
     s->pack_target = REPO_PACK_TARGET;
-    rand_bytes(s->sid, sizeof s->sid);
-    hex_encode(s->sid, sizeof s->sid, s->sid_text);
+    s->part_max = FLUSH_PART;
+    s->merge_max = MERGE_RECORDS_MAX;
     if (begin(s, opts, err) < 0)
         return err_wrap(err, "begin a session in '%s'", repo_path(r));
     *ret = TAKE_PTR(s);
@@ -124,10 +119,12 @@ session_set_limits(struct repo_session *s, size_t pack_target,
     struct record_table *t = NULL;
 
     s->pack_target = pack_target;
+    s->part_max = pack_target / 4;
     if (record_table_new((uint32_t)records_max, &t, NULL) < 0)
         return;
     record_table_free(s->table);
     s->table = t;
+    s->merge_max = 2 * (uint32_t)records_max;
 }
 
 struct repo *
@@ -163,9 +160,30 @@ repo_session_stored(const struct repo_session *s)
 
 /* -- failure ----------------------------------------------------------------*/
 
-int
-session_fail(struct repo_session *s, const struct err *err)
+/* A fenced session's files are removed under its hands, which looks like damage
+ * and is none.  True: *err says so now. */
+static bool
+name_the_fence(const struct repo_session *s, struct err *err)
 {
+    char key[REPO_KEY_MAX];
+    uint64_t len;
+
+    commit_key(s->sid_text, 1, key);
+    if (s->fate != SESSION_OPEN || /* then the object may be its own */
+        store_size(s->repo->store, key, &len, NULL) != 1)
+        return false;
+    err_clear(err);
+    (void)err_set(err, ERR_EXISTS,
+                  "%s: this session was fenced: a collector took it for dead; "
+                  "run the backup again",
+                  key);
+    return true;
+}
+
+int
+session_fail(struct repo_session *s, struct err *err)
+{
+    (void)name_the_fence(s, err);
     (void)pthread_mutex_lock(&s->lock);
     (void)err_copy(&s->failure, err);
     (void)pthread_mutex_unlock(&s->lock);
@@ -350,16 +368,14 @@ free_memory(struct repo_session *s)
 void
 repo_session_free(struct repo_session *s)
 {
-    char key[REPO_KEY_MAX];
-
     if (s == NULL)
         return;
     flusher_free(s->flusher);
+#ifdef TIDEMARK_MUTANTS
+    s->repo->mutant_frozen = false;
+#endif
     if (s->fate == SESSION_OPEN)
         remove_written(s);
-    if (s->registered && s->fate != SESSION_IN_DOUBT) {
-        session_key(s, key);
-        remove_object(s, key);
-    }
+    registration_free(s->reg, s->fate == SESSION_IN_DOUBT);
     free_memory(s);
 }

@@ -1,4 +1,5 @@
-/* repo/session.h - a running session; for session.c, put.c and page.c. */
+/* repo/session.h - a running session; for session.c, put.c, spill.c and
+ * page.c. */
 #pragma once
 
 #include <pthread.h>
@@ -32,7 +33,10 @@ struct spilled {
     const uint8_t *map;
     size_t map_len;
     uint8_t sha[32]; /* of the whole object */
+    unsigned level;  /* 0: as spilled; n: merged from those of level n-1 */
 };
+#define SPILL_LEVELS 8
+#define SPILL_MERGE_AT 8 /* runs of one level that are merged into one */
 
 struct repo_session {
     /* never changed after repo_session_begin() */
@@ -43,10 +47,11 @@ struct repo_session {
     bool paranoid;
     struct put_worker *workers; /* n_workers, and one for the owner */
     struct flusher *flusher;
-    size_t pack_target;
+    size_t pack_target, part_max;
 
-    enum session_fate fate; /* the owner's */
-    bool registered, sealed;
+    enum session_fate fate;   /* the owner's */
+    struct registration *reg; /* NULL: not registered yet */
+    bool sealed;
     atomic_bool dead;
 
     pthread_mutex_t lock;
@@ -55,19 +60,24 @@ struct repo_session {
     struct pack *current[PACK_META + 1]; /* by class, or NULL */
     uint8_t *classes;                    /* of pack 1 .. n_packs */
     uint32_t n_packs, classes_cap;
+    /* A run is one spill, or what one merge made: disjoint, so that a look-up
+     * reads one segment of it.  Of one level they follow each other. */
     struct spilled *spilled;
     uint32_t n_spilled;
+    unsigned n_runs[SPILL_LEVELS];
+    uint32_t merge_max;   /* records of one merged segment */
     uint32_t last_k;      /* index segments tried */
     uint64_t index_bytes; /* written */
     struct err failure;   /* the first, if dead */
 };
 
-/* Open the store's features again: after registering, so that whoever adds one
+/* Look at the store's features again: after registering, so that whoever adds one
  * either sees this session or is seen by it. */
 int repo_check_features(struct repo *r, struct err *err);
 
-/* Keep the error: the session is dead. Returns -1. */
-int session_fail(struct repo_session *s, const struct err *err);
+/* Keep the error: the session is dead.  When it was fenced, *err says that
+ * afterwards.  Returns -1. */
+int session_fail(struct repo_session *s, struct err *err);
 /* -1 with the first error when dead. */
 int session_alive(struct repo_session *s, struct err *err);
 
@@ -76,6 +86,10 @@ int session_alive(struct repo_session *s, struct err *err);
 int session_find_locked(struct repo_session *s, const struct chunk_id *id,
                         struct index_record *ret, enum pack_class *ret_class,
                         struct err *err);
+
+/* Write the records in memory as an index segment, so that memory stays bounded
+ * however much is new, and merge segments when they have become many. */
+int session_spill_locked(struct repo_session *s, struct err *err);
 
 /* Take in a new frame. */
 int session_add_locked(struct repo_session *s, const struct frame_head *head,

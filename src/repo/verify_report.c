@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include "verify.h"
 
 #define PROBLEMS_MAX 10000
+#define NOTES_MAX 1000
 #define REASONS_MAX 4096
 #define MISSING_MAX (1u << 20)
 
@@ -130,6 +132,29 @@ point_label(const struct point *p, char *text, size_t len)
     (void)snprintf(text, len, "%s@%.12s", p->machine, p->id);
 }
 
+static bool
+named(const struct verify *v, const char *object)
+{
+    for (size_t i = 0; i < jv_size(v->rep.problems); i++) {
+        const char *s = jv_get_str(jv_at(v->rep.problems, i), "object");
+
+        if (s != NULL && strcmp(s, object) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Points come one after the other, so that neighbours are enough to look at. */
+static int
+note_hit(struct verify *v, const struct point *p, struct err *err)
+{
+    struct id_list *l = &v->hit;
+
+    if (l->n > 0 && strcmp(l->v[l->n - 1], p->id) == 0)
+        return 0;
+    return id_list_add(l, p->id, err);
+}
+
 int
 verify_problem_object(struct verify *v, const char *object,
                       const struct point *p, const char *text, struct err *err)
@@ -137,11 +162,13 @@ verify_problem_object(struct verify *v, const char *object,
     CLEANUP_JV struct jv *j = jv_object();
     char label[300];
 
+    if (object != NULL && named(v, object))
+        return 0;
     if (object != NULL && jv_set_str(j, "object", object) < 0)
         return err_set_errno(err, ENOMEM, "list of problems");
     if (p != NULL) {
         point_label(p, label, sizeof label);
-        if (jv_set_str(j, "point", label) < 0 ||
+        if (note_hit(v, p, err) < 0 || jv_set_str(j, "point", label) < 0 ||
             jv_set_str(j, "machine", p->machine) < 0)
             return err_set_errno(err, ENOMEM, "list of problems");
     }
@@ -180,6 +207,8 @@ verify_problem(struct verify *v, const struct point *p,
 {
     struct open_problem *o = &v->open;
 
+    if (note_hit(v, p, err) < 0)
+        return -1;
     if (o->point == p && o->disk == d && o->end == start) {
         o->end = end;
         o->more++;
@@ -190,5 +219,23 @@ verify_problem(struct verify *v, const struct point *p,
     *o = (struct open_problem){
         .point = p, .disk = d, .start = start, .end = end};
     (void)snprintf(o->text, sizeof o->text, "%s", text);
+    return 0;
+}
+
+int
+verify_note(struct verify *v, struct err *err, const char *fmt, ...)
+{
+    char text[ERR_MSG_MAX];
+    va_list ap;
+
+    if (jv_size(v->rep.notes) > NOTES_MAX)
+        return 0;
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (jv_size(v->rep.notes) == NOTES_MAX)
+        (void)snprintf(text, sizeof text, "there are more notes");
+    if (jv_add(v->rep.notes, jv_string(text)) < 0)
+        return err_set_errno(err, ENOMEM, "list of notes");
     return 0;
 }

@@ -54,16 +54,19 @@ have_bits(struct verify *v, uint64_t record, struct err *err)
     if (n < index_n_records(v->repo))
         n = (index_n_records(v->repo) / 4096 + 1) * 4096;
     if (widen(&v->seen, v->n_bits, n) < 0 ||
-        widen(&v->need, v->n_bits, n) < 0 || widen(&v->bad, v->n_bits, n) < 0)
+        widen(&v->need, v->n_bits, n) < 0 || widen(&v->bad, v->n_bits, n) < 0 ||
+        widen(&v->fine, v->n_bits, n) < 0)
         return err_set_errno(err, ENOMEM, "bits for %" PRIu64 " index records",
                              n);
     v->n_bits = n;
     return 0;
 }
 
-int
-verify_look(struct verify *v, const struct chunk_id *id, struct locator *l,
-            struct err *why, struct err *err)
+/* Look `id` up and have bits for its record: 1 found, 0 not (*why says why), -1
+ * the check cannot go on. */
+static int
+look(struct verify *v, const struct chunk_id *id, struct locator *l,
+     struct err *why, struct err *err)
 {
     int rc = index_find(v->repo, id, l, why);
 
@@ -91,27 +94,72 @@ hit(struct walk *w, uint64_t first, uint64_t n, const char *text,
                           text, err);
 }
 
-/* -- chunks -----------------------------------------------------------------*/
-
+/* Points need this record: count it for its pack, once. */
 static int
-mark_chunk(struct verify *v, const struct locator *l)
+mark(struct verify *v, const struct locator *l, struct err *err)
 {
+    struct vpack *p;
+
+    if (l->absent || l->bad)
+        v->damage = true; /* unless there is another copy; REPORT finds it */
     if (verify_bit(v->need, l->record))
         return 1;
+    p = verify_pack(v, l->pack, err);
+    if (p == NULL)
+        return -1;
     verify_bit_set(v->need, l->record);
-    v->total += l->raw_len;
+    p->need++;
+    if (l->kind == FRAME_DATA && v->opts.level == REPO_VERIFY_STRUCTURE)
+        v->rep.chunks++;
     return 1;
 }
 
+/* -- chunks -----------------------------------------------------------------*/
+
+/* Try every place that it may be at. */
 static int
-fetch_chunk(struct verify *v, const struct chunk_id *id,
-            const struct locator *l, struct err *err)
+prove(struct verify *v, const struct chunk_id *id, uint32_t len,
+      const struct locator *l, struct err *why)
 {
-    if (!verify_bit(v->need, l->record))
+    struct err first = ERR_INIT;
+
+    if (frame_read(v->repo, v->ctx, id, v->plain, len, &first) == 0)
+        return 0;
+    if (l != NULL && verify_bit(v->bad, l->record))
+        return err_set(why, ERR_CORRUPT, "%s", verify_reason_get(v, l->record));
+    return err_copy(why, &first);
+}
+
+static bool
+doubtful(const struct verify *v, const struct locator *l, uint32_t len)
+{
+    return l->absent || l->bad || l->kind != FRAME_DATA || l->raw_len != len ||
+           verify_bit(v->bad, l->record) || !verify_bit(v->need, l->record);
+}
+
+/* A record of another length or kind is as good as none: what reads the chunk
+ * asks for that of the map. */
+static int
+report_chunk(struct walk *w, uint64_t index, const struct chunk_id *id,
+             const struct locator *l, struct err *why, struct err *err)
+{
+    uint32_t len = map_chunk_len(&w->shape, index);
+    struct verify *v = w->v;
+
+    if (l != NULL && (!doubtful(v, l, len) || verify_bit(v->fine, l->record)))
         return 1;
-    v->need[l->record / 64] &= ~(UINT64_C(1) << (l->record % 64));
-    return repo_fetch_add(v->fetch, l->record, id, l->raw_len, err) < 0 ? -1
-                                                                        : 1;
+    err_clear(why);
+    if (prove(v, id, len, l, why) == 0) {
+        if (l != NULL)
+            verify_bit_set(v->fine, l->record);
+        return 1;
+    }
+    (void)err_wrap(why, "chunk");
+    if (id_set_add(&v->bad_ids, id)) {
+        v->rep.bad_chunks++;
+        v->n_missing += l == NULL;
+    }
+    return hit(w, index, 1, why->msg, err);
 }
 
 /* 1 the chunk is good so far, 0 it is not, -1 cannot go on. */
@@ -122,29 +170,16 @@ chunk(struct walk *w, uint64_t index, const struct chunk_id *id,
     struct verify *v = w->v;
     struct err why = ERR_INIT;
     struct locator l;
-    int rc = verify_look(v, id, &l, &why, err);
+    int rc = look(v, id, &l, &why, err);
 
     if (rc < 0)
         return -1;
-    if (rc == 1 && (l.kind != FRAME_DATA ||
-                    l.raw_len != map_chunk_len(&w->shape, index))) {
-        (void)err_set(&why, ERR_CORRUPT,
-                      "the map names one of another length or kind");
-        rc = 0;
-    }
-    if (rc == 0) {
-        (void)err_wrap(&why, "chunk");
-        if (v->pass == VERIFY_MARK && id_set_add(&v->bad_ids, id))
-            v->rep.bad_chunks++;
-        return hit(w, index, 1, why.msg, err);
-    }
-    if (v->pass == VERIFY_MARK)
-        return mark_chunk(v, &l);
-    if (v->pass == VERIFY_FETCH)
-        return fetch_chunk(v, id, &l, err);
-    if (!verify_bit(v->bad, l.record))
-        return 1;
-    return hit(w, index, 1, verify_reason_get(v, l.record), err);
+    if (v->pass == VERIFY_REPORT)
+        return report_chunk(w, index, id, rc == 1 ? &l : NULL, &why, err);
+    if (rc == 0 || l.kind != FRAME_DATA ||
+        l.raw_len != map_chunk_len(&w->shape, index))
+        v->damage = true;
+    return rc == 0 ? 0 : mark(v, &l, err);
 }
 
 /* -- pages ------------------------------------------------------------------*/
@@ -156,7 +191,7 @@ bad_page(struct walk *w, unsigned level, uint64_t page_no,
     struct verify *v = w->v;
 
     (void)err_wrap(why, "map page");
-    if (v->pass == VERIFY_MARK && id_set_add(&v->bad_ids, id))
+    if (v->pass == VERIFY_REPORT && id_set_add(&v->bad_ids, id))
         v->rep.bad_pages++;
     return hit(w, map_first_chunk(level, page_no, 0),
                UINT64_C(1) << ((level + 1) * MAP_PAGE_BITS), why->msg, err);
@@ -200,6 +235,19 @@ walk_entries(struct walk *w, unsigned level, uint64_t page_no,
     return good;
 }
 
+/* 1 the page was entered before and needs no second look, 0, -1. */
+static int
+been_here(struct verify *v, const struct locator *l, bool last, struct err *err)
+{
+    if (verify_bit(v->seen, l->record))
+        return !last;
+    if (v->pass == VERIFY_REPORT)
+        return 0;
+    verify_bit_set(v->seen, l->record);
+    v->rep.pages++;
+    return mark(v, l, err) < 0 ? -1 : 0;
+}
+
 /* 1 nothing bad below, 0 something is, -1 cannot go on.  The depth is bounded
  * by the level, which the size of the disk gives. */
 static int
@@ -211,20 +259,15 @@ walk(struct walk *w, unsigned level, uint64_t page_no,
     struct err why = ERR_INIT;
     struct map_page page;
     struct locator l;
-    int rc = verify_look(v, id, &l, &why, err);
+    int rc = look(v, id, &l, &why, err);
 
     if (rc < 0 || verify_canceled(v, err) < 0)
         return -1;
     if (rc == 0)
         return bad_page(w, level, page_no, id, &why, err);
-    if (verify_bit(v->seen, l.record)) {
-        if (!last)
-            return 1;
-    } else if (v->pass != VERIFY_REPORT) {
-        verify_bit_set(v->seen, l.record);
-        if (v->pass == VERIFY_MARK)
-            v->rep.pages++;
-    }
+    rc = been_here(v, &l, last, err);
+    if (rc != 0)
+        return rc;
     if (read_page(w, level, page_no, id, &page, &why) < 0)
         return bad_page(w, level, page_no, id, &why, err);
     rc = walk_entries(w, level, page_no, &page, err);

@@ -169,6 +169,11 @@ take_lock(struct rundir *r, const char *qmp_path, struct err *err)
             return err_set_errno(err, errno, "lock '%s'", path);
         other = read_journal(r->lock_fd);
         (void)jv_get_int(other, "pid", &pid);
+        if (pid <= 0) /* has the lock, and has not written its journal yet */
+            return err_set(err, ERR_LOCKED,
+                           "another run is working on the machine at '%s'; "
+                           "wait for it to end",
+                           qmp_path);
         return err_set(err, ERR_LOCKED,
                        "another run (pid %" PRId64
                        ") is working on the machine at '%s'; wait for it to "

@@ -121,7 +121,8 @@ def warm(path):
             pass
 
 
-def same_contents(image, restored, restored_format):
+def same_contents(image, restored, restored_format, image_format="qcow2"):
     """Compare a disk in use with what came back from a backup of it."""
-    check(["qemu-img", "compare", "-U", "-f", "qcow2", "-F", restored_format,
+    check(["qemu-img", "compare", "-U", "-f", image_format, "-F",
+           restored_format,
            image, restored])

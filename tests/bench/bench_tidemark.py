@@ -46,8 +46,8 @@ class Qmp:
 class Machine:
     """A paused QEMU (TCG, no guest) with `image` as its disk vda."""
 
-    def __init__(self, folder, name, image):
-        self.image = image
+    def __init__(self, folder, name, image, image_format="qcow2"):
+        self.image, self.format = image, image_format
         self.socket = Path(folder) / f"{name}.qmp"
         ours = Path(folder) / f"{name}.ours"
         self.log = Path(folder) / f"{name}.log"
@@ -72,7 +72,7 @@ class Machine:
             "-qmp", f"unix:{ours},server=on,wait=off",
             "-blockdev", f"driver=file,node-name=file0,filename={self.image},"
             "discard=unmap",
-            "-blockdev", "driver=qcow2,node-name=disk0,file=file0,"
+            "-blockdev", f"driver={self.format},node-name=disk0,file=file0,"
             "discard=unmap",
             "-device", "virtio-blk-pci,drive=disk0,id=vda"]
 
@@ -112,25 +112,32 @@ class Machine:
 class Repository:
     """One Tidemark repository, filled from one machine."""
 
-    def __init__(self, program, path, machine, level=None):
-        self.program, self.path, self.machine = program, path, machine
+    def __init__(self, program, path, machine, level=None, init=(), env=None):
+        self.path, self.machine, self.init = path, machine, init
+        self.program = program
+        self.prefix = ["env", *(f"{k}={v}" for k, v in env.items()),
+                       program] if env else [program]
         self.options = [] if level is None else ["--compress", str(level)]
+
+    @property
+    def repo(self):
+        return self.path
 
     def create(self):
         shutil.rmtree(self.path, ignore_errors=True)
-        check([self.program, "init", self.path])
+        check([*self.prefix, "init", *self.init, self.path])
 
-    def backup(self):
-        return [self.program, "backup", f"qmp:{self.machine.socket}",
+    def backup(self, _image=None):
+        return [*self.prefix, "backup", f"qmp:{self.machine.socket}",
                 "--name", NAME, "--repo", self.path, "--json",
                 "--scratch", self.machine.scratch, *self.options]
 
-    def restore(self, target, image_format):
-        return [self.program, "restore", f"{NAME}@latest", "--repo",
+    def restore(self, target, image_format, spec=f"{NAME}@latest"):
+        return [*self.prefix, "restore", spec, "--repo",
                 self.path, "--to", target, "--format", image_format]
 
     def verify(self):
-        return [self.program, "verify", "--repo", self.path]
+        return [*self.prefix, "verify", "--repo", self.path]
 
 
 class TidemarkDisk:

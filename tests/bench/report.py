@@ -133,6 +133,8 @@ def text(result):
         lines += said_rows(cases)
         if result["ratios"].get(group):
             lines += [""] + table(ratio_rows(result["ratios"][group]))
+    for name, rows in result["tables"].items():
+        lines += ["", f"== {name} =="] + table([tuple(r) for r in rows])
     lines.append("")
     lines += [f"not measured: {m['what']}: {m['reason']}"
               for m in result["not_measured"]]

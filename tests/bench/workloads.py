@@ -25,6 +25,7 @@ class Bench:
         self.options, self.work, self.sockets = options, work, sockets
         self.stack = stack      # closes what was started, last first
         self.groups, self.not_measured, self.problems = {}, [], []
+        self.tables = {}        # of programs that measure themselves
         self.no_tidemark = (None if options.program.exists() else
                             f"{options.program} does not exist")
         self.no_virtnbd = peers.missing_for_virtnbd()
@@ -92,6 +93,8 @@ class Bench:
 
 class MainDisk:
     """Workloads A (full, restore) and B (incremental), on one disk."""
+
+    PARTS = ("full", "restore", "incremental")
 
     def __init__(self, bench):
         self.bench, self.rounds = bench, {}

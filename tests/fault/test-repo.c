@@ -65,7 +65,8 @@ session(struct repo *r, struct run *run, struct err *err)
 
     if (repo_session_begin(r, &opts, &s, err) < 0)
         return -1;
-    session_set_limits(s, 16 * 1024, 90);
+    /* Small enough that index segments are merged, too. */
+    session_set_limits(s, 16 * 1024, 20);
     if (put_all(s, run->ids, err) < 0) {
         check_dead(s, err);
         return -1;
@@ -149,6 +150,10 @@ check_not_made(const struct run *run)
         return;
     CHECK(err.code == ERR_NOT_FOUND);
     CHECK(strstr(err.msg, "make one with: tidemark init") != NULL);
+    /* What is left behind does not stop the next one. */
+    err_clear(&err);
+    CHECK_OK(repo_init(run->path, REPO_CHUNK_DEFAULT, &faulty_ops, &err), &err);
+    CHECK_OK(repo_open(run->path, &faulty_ops, &r, &err), &err);
 }
 
 /* Whether a fault was met at all. */

@@ -68,6 +68,7 @@ fixture_commit(struct repo_session *s, struct err *err)
 
     commit_key(session_sid(s), 1, key);
     if (session_seal(s, &parts, err) < 0 ||
+        jv_set_str(parts, "session", session_sid(s)) < 0 ||
         commit_encode(repo_key_commit(r), COMMIT_COMMIT, parts, &b, err) < 0)
         return -1;
     session_set_fate(s, SESSION_IN_DOUBT);

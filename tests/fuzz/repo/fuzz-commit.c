@@ -9,15 +9,15 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const uint8_t key[HASH_LEN];
+static const struct commit_keys plain, sealed = {.sealed = true};
 
 static void
-decode(const uint8_t *data, size_t size)
+decode(const struct commit_keys *keys, const uint8_t *data, size_t size)
 {
     enum commit_type type;
     struct jv *j = NULL;
 
-    if (commit_decode(key, data, size, &type, &j, NULL) == 0 &&
+    if (commit_decode(keys, data, size, &type, &j, NULL) == 0 &&
         !jv_is_object(j))
         abort();
     jv_free(j);
@@ -29,10 +29,11 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static struct hasher *h;
     uint8_t *copy;
 
-    decode(data, size);
+    decode(&plain, data, size);
+    decode(&sealed, data, size);
     if (size < HASH_LEN)
         return 0;
-    if (h == NULL && hasher_new(key, &h, NULL) < 0)
+    if (h == NULL && hasher_new(plain.mac, &h, NULL) < 0)
         abort();
     copy = malloc(size);
     if (copy == NULL)
@@ -40,7 +41,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(copy, data, size);
     if (hasher_id(h, copy, size - HASH_LEN, copy + size - HASH_LEN, NULL) < 0)
         abort();
-    decode(copy, size);
+    decode(&plain, copy, size);
+    decode(&sealed, copy, size);
     free(copy);
     return 0;
 }

@@ -1,58 +1,18 @@
 /* The command line from outside: options, output for people, JSON. */
 #include "cleanup.h"
+#include "echo.h"
 #include "err.h"
 #include "jv.h"
 #include "run.h"
 #include "tap.h"
-
-/* The options as the job got them. */
-static struct jv *
-echo_of(const char *line, int *ret_status)
-{
-    char file[128], env[160], text[4096] = "";
-    struct run r = RUN_INIT;
-    struct jv *v = NULL;
-    struct err err = ERR_INIT;
-    FILE *f;
-
-    (void)snprintf(file, sizeof file, "%s/echo", run_dir());
-    (void)snprintf(env, sizeof env, "FAKE_ECHO=%s", file);
-    (void)remove(file);
-    run_line(&r, line, env);
-    *ret_status = r.status;
-    run_done(&r);
-    f = fopen(file, "re");
-    if (f == NULL)
-        return NULL;
-    (void)!fread(text, 1, sizeof text - 1, f);
-    (void)fclose(f);
-    CHECK_OK(jv_parse(text, strlen(text), 8, &v, &err), &err);
-    return v;
-}
-
-static void
-check_echo(const char *line, const char *want)
-{
-    CLEANUP_JV struct jv *got = NULL, *expected = NULL;
-    CLEANUP_FREE char *text = NULL;
-    struct err err = ERR_INIT;
-    int status = -1;
-
-    got = echo_of(line, &status);
-    CHECK_OK(jv_parse(want, strlen(want), 8, &expected, &err), &err);
-    CHECK(status == 0);
-    CHECK(jv_equal(got, expected));
-    text = got != NULL ? jv_text(got, true) : NULL;
-    if (!jv_equal(got, expected))
-        printf("# %s: %s\n", line, text);
-}
 
 static void
 test_backup_defaults(void)
 {
     check_echo("backup qmp:/s --repo /r",
                "{\"machine\":\"qmp:/s\",\"name\":null,\"repo\":\"/r\","
-               "\"full\":false,\"disks\":null,\"exclude\":null,\"quiesce\":0,"
+               "\"full\":false,\"disks\":null,\"exclude\":null,\"tags\":null,"
+               "\"quiesce\":0,"
                "\"scratch\":\"/var/tmp\",\"run_dir\":\"/run/test\","
                "\"zstd_level\":1,\"paranoid\":false,\"threads\":0}");
 }
@@ -61,11 +21,13 @@ static void
 test_backup_all_options(void)
 {
     check_echo("backup --name web1 --repo=/r --full --disk a --disk b "
-               "--exclude c qmp:/s,agent=/a --quiesce require --scratch /x "
+               "--exclude c --tag t --tag u qmp:/s,agent=/a --quiesce require "
+               "--scratch /x "
                "--compress 7 --paranoid --threads 3 -q",
                "{\"machine\":\"qmp:/s,agent=/a\",\"name\":\"web1\","
                "\"repo\":\"/r\",\"full\":true,\"disks\":[\"a\",\"b\"],"
-               "\"exclude\":[\"c\"],\"quiesce\":1,\"scratch\":\"/x\","
+               "\"exclude\":[\"c\"],\"tags\":[\"t\",\"u\"],\"quiesce\":1,"
+               "\"scratch\":\"/x\","
                "\"run_dir\":\"/run/test\",\"zstd_level\":7,"
                "\"paranoid\":true,\"threads\":3}");
 }
@@ -83,9 +45,17 @@ test_restore_and_verify_options(void)
                "\"format\":\"raw\",\"disks\":[\"d\"],\"overwrite\":true,"
                "\"threads\":2}");
     check_echo("verify --repo /r",
-               "{\"repo\":\"/r\",\"what\":null,\"threads\":0}");
-    check_echo("verify web1 --repo /r --threads 2",
-               "{\"repo\":\"/r\",\"what\":\"web1\",\"threads\":2}");
+               "{\"repo\":\"/r\",\"what\":null,\"threads\":0,"
+               "\"structure\":false,\"sample\":0,\"limit_rate\":0,"
+               "\"resume\":false,\"read_only\":false}");
+    check_echo("verify web1 --repo /r --threads 2 --sample 0.5% --limit-rate "
+               "10M --read-only",
+               "{\"repo\":\"/r\",\"what\":\"web1\",\"threads\":2,"
+               "\"structure\":false,\"sample\":50,\"limit_rate\":10485760,"
+               "\"resume\":false,\"read_only\":true}");
+    check_echo("check --repo /r --repair --dry-run --threads 3",
+               "{\"repo\":\"/r\",\"repair\":true,\"dry_run\":true,"
+               "\"threads\":3}");
 }
 
 /* The option wins over the environment, an empty variable is none. */
@@ -117,6 +87,14 @@ test_usage_errors(void)
         {"--json points", "options go after the command"},
         {"init", "init: REPO is missing"},
         {"init ", "init: REPO is missing"},
+        {"key", "key: ACTION [REPO] [SLOT] is missing"},
+        {"key frob r", "'frob' is none of list, add, remove, passwd, export"},
+        {"key list", "no repository given"},
+        {"key list r s", "key list: one argument too many: 's'"},
+        {"key list --repo r s", "key list: one argument too many: 's'"},
+        {"key remove", "key remove: SLOT is missing"},
+        {"key remove s", "no repository given"},
+        {"key remove r s t", "key: one argument too many: 't'"},
         {"init a b", "one argument too many: 'b'"},
         {"init r --chunk-size 65k5", "'65k5' is no power of two"},
         {"init r --chunk-size 8K", "'8K' is no power of two"},
@@ -138,6 +116,16 @@ test_usage_errors(void)
         {"restore w@x --repo r", "restore: where to? use --to DIR"},
         {"restore w@x --repo r --to t --format vmdk", "'vmdk' is none of"},
         {"show --repo r", "show: NAME@REV is missing"},
+        {"prune --repo r --keep-last 0", "'0' is no number from 1 to 1000000"},
+        {"prune --repo r --keep-daily few", "'few' is no number"},
+        {"prune --repo r --keep-last", "option '--keep-last' needs a value: N"},
+        {"gc x --repo r", "gc: takes no argument"},
+        {"gc --repo r --rewrite 101", "'101' is no number from 1 to 100"},
+        {"gc --repo r --fence-after 10", "'10' is no length of time"},
+        {"gc --repo r --fence-after 0s", "'0s' is no length of time"},
+        {"diff a@1 --repo r", "diff: the second point is missing"},
+        {"diff a b c --repo r", "diff: one argument too many: 'c'"},
+        {"stats a b --repo r", "stats: one argument too many: 'b'"},
         {"doctor", "doctor: MACHINE is missing"},
     };
 

@@ -82,9 +82,9 @@ test_every_option_is_documented(void)
 static void
 test_every_exit_status_is_documented(void)
 {
-    static const int statuses[] = {EXIT_DONE,    EXIT_WARNING,    EXIT_USAGE,
-                                   EXIT_MACHINE, EXIT_REPO,       EXIT_FAILED,
-                                   EXIT_BUSY,    EXIT_INTERRUPTED};
+    static const int statuses[] = {
+        EXIT_DONE,   EXIT_WARNING, EXIT_USAGE, EXIT_MACHINE,    EXIT_REPO,
+        EXIT_FAILED, EXIT_BUSY,    EXIT_KEY,   EXIT_INTERRUPTED};
     CLEANUP_FREE char *pod = slurp("docs/man/tidemark.pod");
     const char *part = strstr(pod, "=head1 EXIT STATUS");
 

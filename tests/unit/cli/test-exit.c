@@ -77,6 +77,8 @@ test_no_side(void)
         CHECK(status(CMD_POINTS, code, ERR_SIDE_NONE) == 4);
         CHECK(status(CMD_SHOW, code, ERR_SIDE_NONE) == 4);
         CHECK(status(CMD_VERIFY, code, ERR_SIDE_NONE) == 4);
+        for (int c = CMD_PRUNE; c <= CMD_STATS; c++)
+            CHECK(status((enum command_id)c, code, ERR_SIDE_NONE) == 4);
     }
     CHECK(status(CMD_DOCTOR, ERR_TIMEOUT, ERR_SIDE_NONE) == 3);
     CHECK(status(CMD_DOCTOR, ERR_REMOTE, ERR_SIDE_NONE) == 5);

@@ -35,17 +35,22 @@ test_signals_interrupt(void)
     static const char *const lines[] = {"backup qmp:/s --repo /r",
                                         "restore w@x --repo /r --to /t",
                                         "verify --repo /r"};
+    static const char *const go_on[] = {
+        "", "", "; go on with: tidemark verify --resume"};
 
     for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
         struct run r = RUN_INIT;
+        char said[128];
 
+        (void)snprintf(said, sizeof said,
+                       "tidemark: error: stopped on request%s\n", go_on[i]);
         start(&r, lines[i]);
         CHECK(kill(r.pid, signals[i]) == 0);
         (void)unlink(ready);
         run_wait(&r);
         CHECK(r.status == 130);
         CHECK_STR(r.out, "");
-        CHECK_STR(r.err, "tidemark: error: stopped on request\n");
+        CHECK_STR(r.err, said);
         run_done(&r);
     }
 }

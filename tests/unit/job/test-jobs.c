@@ -141,8 +141,9 @@ make_repo(struct world *w)
 {
     CLEANUP_JV struct jv *result = NULL;
     struct err err = ERR_INIT;
+    const struct job_init_opts init = {.repo = world_path(w, "repo")};
 
-    CHECK_OK(job_init(world_path(w, "repo"), 0, &result, &err), &err);
+    CHECK_OK(job_init(&init, &result, &err), &err);
     CHECK(number(result, "chunk_size") == 65536);
 }
 
@@ -482,6 +483,8 @@ test_cancel_in_the_middle(void)
 static void
 many_disks(struct world *w, uint64_t chunk_size)
 {
+    const struct job_init_opts init = {.repo = world_path(w, "repo"),
+                                       .chunk_size = chunk_size};
     static const uint64_t sizes[] = {1,   65536,         5 * MIB, 4 * MIB + 1,
                                      511, 9 * MIB - 512, 65537};
     static const char *const names[] = {"d0", "d1", "d2", "d3",
@@ -490,7 +493,7 @@ many_disks(struct world *w, uint64_t chunk_size)
     struct err err = ERR_INIT;
 
     fake_reset();
-    CHECK_OK(job_init(world_path(w, "repo"), chunk_size, &made, &err), &err);
+    CHECK_OK(job_init(&init, &made, &err), &err);
     for (size_t i = 0; i < 7; i++) {
         const char *sock;
         char name[32];

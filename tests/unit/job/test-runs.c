@@ -2,6 +2,8 @@
  * one byte is in a run, no other is. */
 #include "runs.h"
 
+#include "err.h"
+#include "heal.h"
 #include "reader.h"
 #include "tap.h"
 
@@ -85,12 +87,66 @@ test_a_short_last_chunk_counts(void)
     CHECK(!runs_next(&runs, &index, &n));
 }
 
+/* What is to be healed in the window is touched as well. */
+static void
+make_heal(struct heal *h, bool *touched, bool *wanted, uint32_t *state)
+{
+    memset(wanted, 0, CHUNKS);
+    for (uint64_t i = next_random(state) % 8; i < CHUNKS;
+         i += 1 + next_random(state) % 30) {
+        uint64_t n = 1 + next_random(state) % 6;
+
+        n = n < CHUNKS - i ? n : CHUNKS - i;
+        CHECK(heal_add(h, i, n, NULL) == 0);
+        for (; n > 0; n--, i++)
+            touched[i] = wanted[i] = true;
+    }
+}
+
+static void
+test_heal_joins_what_changed(void)
+{
+    uint32_t state = 11;
+
+    for (int i = 0; i < 2000; i++) {
+        struct nbd_extents e = {.v = calloc(BYTES, sizeof *e.v)};
+        bool touched[CHUNKS], wanted[CHUNKS];
+        struct heal h = {0};
+
+        e.n = make_extents(e.v, touched, &state);
+        make_heal(&h, touched, wanted, &state);
+        for (uint64_t k = 0; k < CHUNKS; k++)
+            CHECK(heal_has(&h, k) == wanted[k]);
+        CHECK(heal_extents(&h, CHUNK, 0, BYTES, &e, NULL) == 0);
+        check_runs(&e, touched);
+        nbd_extents_done(&e);
+        heal_done(&h);
+    }
+}
+
+static void
+test_heal_stays_in_its_window(void)
+{
+    struct nbd_extents e = {0};
+    struct heal h = {0};
+
+    CHECK(heal_add(&h, 2, 10, NULL) == 0);
+    CHECK(heal_extents(&h, CHUNK, 0, 2 * CHUNK, &e, NULL) == 0 && e.n == 0);
+    CHECK(heal_extents(&h, CHUNK, 4 * CHUNK, 3 * CHUNK, &e, NULL) == 0);
+    CHECK(e.n == 1 && e.v[0].off == 4 * CHUNK && e.v[0].len == 3 * CHUNK &&
+          e.v[0].flag);
+    nbd_extents_done(&e);
+    heal_done(&h);
+}
+
 int
 main(int argc, char **argv)
 {
     static const struct tap_test tests[] = {
         TEST(test_runs_are_the_touched_chunks),
         TEST(test_a_short_last_chunk_counts),
+        TEST(test_heal_joins_what_changed),
+        TEST(test_heal_stays_in_its_window),
     };
 
     return tap_run(argc, argv, tests, sizeof tests / sizeof tests[0]);

@@ -81,7 +81,7 @@ static int
 fetch_all(struct repo *r, const struct chunk_id *ids, size_t batch,
           unsigned n_workers, struct delivered *d, struct err *err)
 {
-    struct repo_fetch_opts opts = {n_workers, batch, deliver, d};
+    struct repo_fetch_opts opts = {n_workers, batch, deliver, d, false};
     CLEANUP(repo_fetch_freep) struct repo_fetch *f = NULL;
 
     (void)pthread_mutex_init(&d->lock, NULL);
@@ -136,7 +136,7 @@ test_missing(void)
     CLEANUP(repo_fetch_freep) struct repo_fetch *f = NULL;
     struct chunk_id ids[N_CHUNKS + 1], none = {{1, 2, 3}};
     struct delivered d = {.value = {[2] = 5}};
-    struct repo_fetch_opts opts = {2, 0, deliver, &d};
+    struct repo_fetch_opts opts = {2, 0, deliver, &d, false};
 
     (void)pthread_mutex_init(&d.lock, NULL);
     temp_repo_init(&t);
@@ -327,7 +327,7 @@ test_cancel(void)
     CLEANUP(repo_closep) struct repo *r = NULL;
     struct chunk_id ids[N_CHUNKS + 1];
     struct canceling c = {0};
-    struct repo_fetch_opts opts = {2, 0, wait_for_cancel, &c};
+    struct repo_fetch_opts opts = {2, 0, wait_for_cancel, &c, false};
     struct err err = ERR_INIT;
     pthread_t thread;
 

@@ -38,6 +38,12 @@ sample(void)
     p->consistency = copy_of("filesystem");
     p->freeze_ms = 12;
     p->capture = copy_of("pull");
+    p->tags = calloc(2, sizeof *p->tags);
+    if (p->tags == NULL)
+        abort();
+    p->tags[0] = copy_of("before-upgrade");
+    p->tags[1] = copy_of("v1.2_x");
+    p->n_tags = 2;
     p->config.b[3] = 9;
     p->config_len = 100;
     for (unsigned i = 0; i < 2; i++) {
@@ -88,6 +94,8 @@ test_round_trip(void)
     CHECK_STR(p->machine, "wéb 1@home");
     CHECK(p->seq == 7 && p->time_ns == -5 && p->freeze_ms == 12);
     CHECK(p->config.b[3] == 9 && p->config_len == 100 && p->n_disks == 2);
+    CHECK(p->n_tags == 2 && point_has_tag(p, "v1.2_x"));
+    CHECK(!point_has_tag(p, "v1.2"));
     CHECK(point_disk(p, "vdb") == &p->disks[1]);
     CHECK(point_disk(p, "vdc") == NULL);
     CHECK(p->disks[1].generation == NULL && p->disks[1].source == NULL);
@@ -122,6 +130,45 @@ refused(struct jv *j, const char *word)
     CHECK(p == NULL && err.code == ERR_FORMAT);
     if (strstr(err.msg, word) == NULL)
         CHECK_STR(err.msg, word);
+}
+
+/* Points of before there were tags have none; bad lists are refused. */
+static void
+test_tags(void)
+{
+    static const char *const wrong[] = {
+        "{}",
+        "7",
+        "[7]",
+        "[\"\"]",
+        "[\"UPPER\"]",
+        "[\"a b\"]",
+        "[\"a\",\"b\",\"a\"]",
+        "[\"012345678901234567890123456789012\"]"};
+    CLEANUP_JV struct jv *j = sample_json();
+    CLEANUP_JV struct jv *many = jv_array();
+    CLEANUP(point_freep) struct point *p = NULL;
+    uint8_t prev[32];
+    bool has_prev;
+
+    for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+        struct jv *v = NULL;
+
+        (void)jv_parse(wrong[i], strlen(wrong[i]), 4, &v, ERR_ABORT);
+        (void)jv_set(j, "tags", v);
+        refused(j, "tag");
+    }
+    for (int i = 0; i <= POINT_TAGS_MAX; i++) {
+        char word[8];
+
+        (void)snprintf(word, sizeof word, "t%d", i);
+        (void)jv_add(many, jv_string(word));
+    }
+    (void)jv_set(j, "tags", jv_ref(many));
+    refused(j, "tags");
+    (void)jv_del(j, "tags");
+    CHECK(point_from_json(j, &p, prev, &has_prev, NULL) == 0);
+    CHECK(p != NULL && p->n_tags == 0);
 }
 
 /* Each field gone, and each field of another type, is refused by name. */
@@ -408,10 +455,11 @@ int
 main(int argc, char **argv)
 {
     static const struct tap_test tests[] = {
-        TEST(test_round_trip), TEST(test_unknown_field),
-        TEST(test_each_field), TEST(test_hostile_values),
-        TEST(test_names),      TEST(test_not_written),
-        TEST(test_find),       TEST(test_find_errors),
+        TEST(test_round_trip),     TEST(test_unknown_field),
+        TEST(test_tags),           TEST(test_each_field),
+        TEST(test_hostile_values), TEST(test_names),
+        TEST(test_not_written),    TEST(test_find),
+        TEST(test_find_errors),
     };
 
     return tap_run(argc, argv, tests, ARRAY_SIZE(tests));

@@ -44,7 +44,7 @@ read_disk(struct repo *r, const struct point_disk *d, const uint64_t *values,
           unsigned *wrong)
 {
     struct oracle o = {.values = values};
-    struct repo_fetch_opts opts = {1, 0, compare, &o};
+    struct repo_fetch_opts opts = {1, 0, compare, &o, false};
     CLEANUP(repo_fetch_freep) struct repo_fetch *f = NULL;
     CLEANUP(map_reader_freep) struct map_reader *m = NULL;
     struct chunk_id id;
@@ -326,7 +326,8 @@ test_clean(void)
     CHECK(rep.bytes == BIG_SIZE + TEMP_CHUNK);
     CHECK(rep.bad_chunks == 0 && rep.bad_pages == 0);
     CHECK(jv_size(rep.problems) == 0);
-    CHECK(last[0] == rep.bytes && last[1] == rep.bytes);
+    CHECK(last[0] == rep.packs_bytes && last[1] == rep.packs_bytes);
+    CHECK(rep.packs == rep.packs_read && rep.packs == 2 + 2);
     jv_free(rep.problems);
 }
 
@@ -352,7 +353,7 @@ test_bad_chunks(void)
     break_chunk(&t, r, d, BIG_CHUNKS - 1); /* the short one */
     CHECK_OK(repo_verify(r, &l, 2, NULL, NULL, NULL, &rep, &err), &err);
     CHECK(rep.bad_chunks == 4 && rep.bad_pages == 0);
-    CHECK(jv_size(rep.problems) == 3 + 2 + 3);
+    CHECK(jv_size(rep.problems) == 1 + 3 + 2 + 3); /* with the pack */
     for (uint64_t k = 0; k < 3; k++) {
         const char *m = k < 2 ? "m" : "n";
         uint64_t seq = k == 1 ? 2 : 1;
@@ -385,7 +386,7 @@ test_bad_page(void)
     break_frame(&t, r, &page[4]); /* of all, with the end of the disk */
     CHECK_OK(repo_verify(r, &l, 1, NULL, NULL, NULL, &rep, &err), &err);
     CHECK(rep.bad_pages == 2 && rep.bad_chunks == 0);
-    CHECK(jv_size(rep.problems) == 5);
+    CHECK(jv_size(rep.problems) == 1 + 5);
     CHECK(has_problem(rep.problems, "m", 1, 0, 64 * TEMP_CHUNK, &l));
     CHECK(has_problem(rep.problems, "n", 1, 0, 64 * TEMP_CHUNK, &l));
     CHECK(!has_problem(rep.problems, "m", 2, 0, 64 * TEMP_CHUNK, &l));

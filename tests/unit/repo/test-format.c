@@ -84,10 +84,15 @@ test_refused(void)
         {HEAD "1" LISTS ",\"hash\":\"blake3\"}", ERR_UNSUPPORTED,
          "the repository uses hash 'blake3', which is not known; use a newer "
          "tidemark"},
-        {HEAD "1" LISTS ",\"hash\":\"hmac-sha256\",\"cipher\":\"aes-256-gcm\"}",
+        {HEAD "1" LISTS ",\"hash\":\"hmac-sha256\",\"cipher\":\"rot13\"" ID
+              ",\"chunk_size\":65536}",
          ERR_UNSUPPORTED,
-         "the repository uses cipher 'aes-256-gcm', which is not known; use a "
-         "newer tidemark"},
+         "the repository uses cipher 'rot13', which is not known; use a newer "
+         "tidemark"},
+        {HEAD "1" LISTS
+              ",\"hash\":\"hmac-sha256\",\"cipher\":\"aes-256-gcm\"" ID
+              ",\"chunk_size\":65536,\"check\":\"00\"}",
+         ERR_CORRUPT, "the format object has no valid check"},
         {HEAD "1" LISTS ALGS ",\"id\":\"xyz\"}", ERR_CORRUPT,
          "the format object has no valid id"},
         {HEAD "1" LISTS ALGS ID ",\"chunk_size\":65537}", ERR_CORRUPT,
@@ -119,12 +124,12 @@ test_future(void)
                     &f, ERR_ABORT),
              ERR_ABORT);
     CHECK_STR(f.read_only, "");
-    CHECK_OK(decode(HEAD "1,\"compat\":[],\"ro_compat\":[\"collect\"],"
+    CHECK_OK(decode(HEAD "1,\"compat\":[],\"ro_compat\":[\"raid\"],"
                          "\"incompat\":[]" ALGS ID
                          ",\"chunk_size\":65536" SECRET,
                     &f, ERR_ABORT),
              ERR_ABORT);
-    CHECK_STR(f.read_only, "collect");
+    CHECK_STR(f.read_only, "raid");
 }
 
 /* Features added later, as objects. */
@@ -176,14 +181,14 @@ test_keys(void)
     uint8_t want[HASH_LEN];
     struct repo_keys k;
 
-    CHECK_OK(format_keys(&f, &k, ERR_ABORT), ERR_ABORT);
+    CHECK_OK(format_keys(&f, NULL, &k, ERR_ABORT), ERR_ABORT);
     CHECK_OK(hasher_new(f.secret, &h, ERR_ABORT), ERR_ABORT);
     CHECK_OK(hasher_id(h, "tidemark map id\001", 16, want, ERR_ABORT),
              ERR_ABORT);
     CHECK(memcmp(want, k.id[FRAME_MAP], sizeof want) == 0);
     CHECK(memcmp(k.id[FRAME_DATA], k.id[FRAME_MAP], HASH_LEN) != 0);
     CHECK(memcmp(k.id[FRAME_DATA], k.id[FRAME_BLOB], HASH_LEN) != 0);
-    CHECK(memcmp(k.commit, k.id[FRAME_BLOB], HASH_LEN) != 0);
+    CHECK(memcmp(k.commit.mac, k.id[FRAME_BLOB], HASH_LEN) != 0);
 }
 
 /* The ids that docs/format.md gives as examples. */
@@ -201,7 +206,7 @@ test_known_ids(void)
 
     for (unsigned i = 0; i < sizeof f.secret; i++)
         f.secret[i] = (uint8_t)i;
-    CHECK_OK(format_keys(&f, &k, ERR_ABORT), ERR_ABORT);
+    CHECK_OK(format_keys(&f, NULL, &k, ERR_ABORT), ERR_ABORT);
     CHECK_OK(frame_ctx_new(&k, 1, &c, ERR_ABORT), ERR_ABORT);
     for (unsigned i = 0; i < ARRAY_SIZE(want); i++) {
         struct chunk_id id;
@@ -216,10 +221,12 @@ test_known_ids(void)
 
 /* -- commit objects ---------------------------------------------------------*/
 
-static const uint8_t key[32] = {9, 8, 7};
+static const struct commit_keys plain = {.mac = {9, 8, 7}};
+static const struct commit_keys sealed = {
+    .mac = {9, 8, 7}, .seal = {6, 5, 4}, .repo = {3, 2, 1}, .sealed = true};
 
 static void
-make_commit(struct buf *b)
+make_commit(const struct commit_keys *key, struct buf *b)
 {
     CLEANUP_JV struct jv *j =
         jv_build("{s:s, s:[i, i, i]}", "name", "web1", "list", 1, 2, 3);
@@ -229,23 +236,23 @@ make_commit(struct buf *b)
 
 /* The payload comes back under the right key only. */
 static void
-test_commit_round_trip(void)
+round_trip(const struct commit_keys *key)
 {
-    static const uint8_t other[32] = {1};
+    static const struct commit_keys other = {.mac = {1}};
     CLEANUP(buf_done) struct buf b = BUF_INIT;
     CLEANUP_JV struct jv *j = NULL;
     enum commit_type type;
     struct err err = ERR_INIT;
     char text[REPO_KEY_MAX];
 
-    make_commit(&b);
+    make_commit(key, &b);
     CHECK_OK(commit_decode(key, b.data, b.len, &type, &j, ERR_ABORT),
              ERR_ABORT);
     CHECK(type == COMMIT_COMMIT);
     CHECK_STR(jv_get_str(j, "name"), "web1");
     CHECK(jv_size(jv_get(j, "list")) == 3);
     jv_free(TAKE_PTR(j));
-    CHECK(commit_decode(other, b.data, b.len, &type, &j, &err) < 0);
+    CHECK(commit_decode(&other, b.data, b.len, &type, &j, &err) < 0);
     CHECK_STR(err.msg,
               "commit object fails its authentication: it is damaged or was "
               "not made with this repository's key");
@@ -254,15 +261,50 @@ test_commit_round_trip(void)
     CHECK_STR(text, "commit/00112233445566778899aabbccddeeff.1");
 }
 
+static void
+test_commit_round_trip(void)
+{
+    round_trip(&plain);
+    round_trip(&sealed);
+}
+
+/* In an encrypted repository nothing of the payload can be read, each object is
+ * sealed under a nonce of its own, and the key, the repository and the cipher
+ * must be the right ones even where the HMAC is. */
+static void
+test_commit_sealed(void)
+{
+    struct commit_keys wrong[3] = {sealed, sealed, sealed};
+    CLEANUP(buf_done) struct buf a = BUF_INIT;
+    CLEANUP(buf_done) struct buf b = BUF_INIT;
+    enum commit_type type;
+    struct jv *j = NULL;
+
+    make_commit(&sealed, &a);
+    make_commit(&sealed, &b);
+    CHECK(memmem(a.data, a.len, "web1", 4) == NULL);
+    CHECK(a.len == b.len && memcmp(a.data + 24, b.data + 24, 12) != 0);
+    CHECK(memcmp(a.data + 36, b.data + 36, a.len - 36 - 32) != 0);
+    wrong[0].seal[31] ^= 1;
+    wrong[1].repo[0] ^= 1;
+    wrong[2].sealed = false;
+    for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+        struct err err = ERR_INIT;
+
+        CHECK(commit_decode(&wrong[i], a.data, a.len, &type, &j, &err) < 0);
+        CHECK(err.code == (i == 2 ? ERR_UNSUPPORTED : ERR_CORRUPT));
+    }
+}
+
 /* Every bit and every length is authenticated. */
 static void
-test_commit_every_bit(void)
+every_bit(const struct commit_keys *key)
 {
     CLEANUP(buf_done) struct buf b = BUF_INIT;
     enum commit_type type;
     struct jv *j = NULL;
 
-    make_commit(&b);
+    make_commit(key, &b);
     for (size_t bit = 0; bit < 8 * b.len; bit++) {
         b.data[bit / 8] ^= (uint8_t)(1u << bit % 8);
         CHECK(commit_decode(key, b.data, b.len, &type, &j, NULL) < 0);
@@ -270,6 +312,13 @@ test_commit_every_bit(void)
     }
     for (size_t cut = 0; cut < b.len; cut++)
         CHECK(commit_decode(key, b.data, cut, &type, &j, NULL) < 0);
+}
+
+static void
+test_commit_every_bit(void)
+{
+    every_bit(&plain);
+    every_bit(&sealed);
 }
 
 struct damage {
@@ -287,12 +336,16 @@ test_commit_fields(void)
         {0, 'X', ERR_CORRUPT, "this is no commit object"},
         {8, 2, ERR_UNSUPPORTED,
          "commit version 2 is not known; use a newer tidemark"},
-        {12, 3, ERR_UNSUPPORTED,
-         "commit type 3 is not known; use a newer tidemark"},
+        {12, 8, ERR_UNSUPPORTED,
+         "commit type 8 is not known; use a newer tidemark"},
         {17, 9, ERR_CORRUPT, NULL},
-        {20, 1, ERR_CORRUPT, NULL},
+        {20, 1, ERR_UNSUPPORTED,
+         "commit object uses the cipher 1, which is not that of the "
+         "repository; use a newer tidemark"},
         {24, 0, ERR_CORRUPT, NULL},
     };
+
+    const struct commit_keys *key = &plain;
 
     for (size_t i = 0; i < ARRAY_SIZE(d); i++) {
         CLEANUP(buf_done) struct buf b = BUF_INIT;
@@ -301,9 +354,9 @@ test_commit_fields(void)
         enum commit_type type;
         struct jv *j = NULL;
 
-        make_commit(&b);
+        make_commit(key, &b);
         b.data[d[i].at] = d[i].value;
-        CHECK_OK(hasher_new(key, &h, ERR_ABORT), ERR_ABORT);
+        CHECK_OK(hasher_new(key->mac, &h, ERR_ABORT), ERR_ABORT);
         CHECK_OK(hasher_id(h, b.data, b.len - HASH_LEN,
                            b.data + b.len - HASH_LEN, ERR_ABORT),
                  ERR_ABORT);
@@ -322,7 +375,8 @@ main(int argc, char **argv)
         TEST(test_future),           TEST(test_feature_objects),
         TEST(test_every_bit),        TEST(test_keys),
         TEST(test_known_ids),        TEST(test_commit_round_trip),
-        TEST(test_commit_every_bit), TEST(test_commit_fields),
+        TEST(test_commit_every_bit), TEST(test_commit_sealed),
+        TEST(test_commit_fields),
     };
 
     return tap_run(argc, argv, tests, ARRAY_SIZE(tests));

@@ -2,10 +2,12 @@
  * only after a commit. */
 #include "tap.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 
 #include "clock.h"
+#include "fileops.h"
 #include "index.h"
 #include "repo_fixture.h"
 
@@ -65,6 +67,38 @@ test_init_open(void)
     fixture_reopen(&f);
     CHECK_STR(repo_id(f.r), id);
     CHECK(tmpdir_count(f.dir, "") == 1); /* the self-test left nothing */
+    fixture_end(&f);
+}
+
+static int
+uncounted_stat(const char *path, struct stat *st)
+{
+    int r = stat(path, st);
+
+    st->st_nlink = 1;
+    return r;
+}
+
+/* A collection, too, tries the store before it rests on it. */
+static void
+test_gc_tries_the_store(void)
+{
+    struct file_ops ops = file_ops_system;
+    struct repo_gc_opts opts = {.dry_run = false};
+    struct repo_gc_report rep;
+    struct err err = ERR_INIT;
+    struct repo *r = NULL;
+    struct fixture f;
+
+    fixture_begin(&f);
+    ops.stat = uncounted_stat;
+    CHECK_OK(repo_open(f.dir, &ops, &r, ERR_ABORT), ERR_ABORT);
+    CHECK(repo_gc(r, &opts, &rep, &err) < 0);
+    CHECK(err.code == ERR_UNSUPPORTED);
+    CHECK(strstr(err.msg, "does not count the names of a file") != NULL);
+    CHECK(tmpdir_count(f.dir, "") == 1); /* "format" */
+    repo_close(r);
+    CHECK_OK(repo_gc(f.r, &opts, &rep, ERR_ABORT), ERR_ABORT);
     fixture_end(&f);
 }
 
@@ -149,12 +183,11 @@ test_read_only_feature(void)
     struct repo *r = NULL;
 
     fixture_begin(&f);
-    CHECK_OK(
-        store_put(f.r->store, "feature/ro-compat.collect", "", 0, ERR_ABORT),
-        ERR_ABORT);
+    CHECK_OK(store_put(f.r->store, "feature/ro-compat.raid", "", 0, ERR_ABORT),
+             ERR_ABORT);
     CHECK(repo_session_begin(f.r, &opts, &s, &err) < 0);
     CHECK(err.code == ERR_UNSUPPORTED && s == NULL);
-    CHECK(strstr(err.msg, "'collect'") != NULL);
+    CHECK(strstr(err.msg, "'raid'") != NULL);
     CHECK(tmpdir_count(f.dir, "") == 2); /* format, feature: no session */
     fixture_reopen(&f);
     err_clear(&err);
@@ -509,6 +542,136 @@ put_many(void *arg)
     return NULL;
 }
 
+static int
+check_whole(void *arg, const char *key, uint64_t len)
+{
+    struct repo *r = arg;
+    struct pack_view v;
+    const uint8_t *map;
+    size_t map_len;
+    char own[REPO_KEY_MAX];
+
+    CHECK_OK(store_map(r->store, key, &map, &map_len, ERR_ABORT), ERR_ABORT);
+    CHECK_OK(pack_parse(map, map_len, &v, ERR_ABORT), ERR_ABORT);
+    pack_key(&v.name, own);
+    CHECK_STR(own, key);
+    store_unmap(r->store, map, map_len);
+    return 0;
+}
+
+/* Packs that reach the store in parts are whole, with and without a thread, and
+ * an abandoned one leaves no temporary file. */
+static void
+test_packs_in_parts(void)
+{
+    for (int synchronous = 0; synchronous < 2; synchronous++) {
+        struct repo_session_opts opts = REPO_SESSION_OPTS;
+        struct repo_session *s = NULL;
+        static struct chunk_id ids[100];
+        struct fixture f;
+
+        fixture_begin(&f);
+        opts.synchronous = synchronous;
+        for (int turn = 0; turn < 2; turn++) {
+            CHECK_OK(repo_session_begin(f.r, &opts, &s, ERR_ABORT), ERR_ABORT);
+            session_set_limits(s, 64 * 1024, 1000);
+            for (unsigned i = 0; i < 90 + 7 * (unsigned)turn; i++)
+                put_seed(s, 2 * i + 1, &ids[i], NULL);
+            if (turn == 1)
+                CHECK_OK(fixture_commit(s, ERR_ABORT), ERR_ABORT);
+            repo_session_free(s);
+            CHECK(tmpdir_count(f.dir, ".tmp-") == 0);
+        }
+        CHECK_OK(store_list(f.r->store, "data", check_whole, f.r, ERR_ABORT),
+                 ERR_ABORT);
+        CHECK(tmpdir_count(f.dir, "0000") == 7);
+        fixture_reopen(&f);
+        for (unsigned i = 0; i < 97; i++)
+            CHECK(reads_back(f.r, 2 * i + 1, &ids[i]));
+        fixture_end(&f);
+    }
+}
+
+static int
+count_segments(void *arg, const char *key, uint64_t len)
+{
+    (void)key;
+    (void)len;
+    ++*(unsigned *)arg;
+    return 0;
+}
+
+static unsigned
+n_segments(struct repo *r)
+{
+    unsigned n = 0;
+
+    CHECK_OK(store_list(r->store, "index", count_segments, &n, ERR_ABORT),
+             ERR_ABORT);
+    return n;
+}
+
+/* Of a session that stores much, the index segments are merged in two levels, and
+ * the merged ones only are there and committed; everything is found once while
+ * it runs and afterwards. */
+static void
+test_merged_segments(void)
+{
+    enum { SEEDS = 64 * 10 + 30 };
+    static struct chunk_id ids[SEEDS];
+    struct repo_session *s;
+    struct put_stat stat;
+    struct fixture f;
+
+    fixture_begin(&f);
+    s = fixture_session(f.r, 1);
+    session_set_limits(s, 64 * 1024, 10);
+    for (unsigned i = 0; i < SEEDS; i++) {
+        put_seed(s, i, &ids[i], &stat);
+        CHECK(stat.is_new);
+        put_seed(s, i * 7 % (i + 1), &ids[i * 7 % (i + 1)], &stat);
+        CHECK(!stat.is_new);
+        /* 7 of the first level, 7 runs of the second in 4 segments each, 32 of
+         * the third */
+        if (i % 50 == 0)
+            CHECK(n_segments(f.r) <= 7 + 7 * 4 + 32);
+    }
+    CHECK_OK(fixture_commit(s, ERR_ABORT), ERR_ABORT);
+    repo_session_free(s);
+    CHECK(n_segments(f.r) == 32 + 3);
+    fixture_reopen(&f);
+    CHECK(index_n_records(f.r) == SEEDS);
+    for (unsigned i = 0; i < SEEDS; i++)
+        CHECK(reads_back(f.r, i, &ids[i]));
+    s = fixture_session(f.r, 1);
+    for (unsigned i = 0; i < SEEDS; i++) {
+        put_seed(s, i, &ids[i], &stat);
+        CHECK(!stat.is_new);
+    }
+    repo_session_free(s);
+    fixture_end(&f);
+}
+
+/* A session that ends without a point leaves no segment, merged or not. */
+static void
+test_merged_segments_removed(void)
+{
+    struct chunk_id id;
+    struct put_stat stat;
+    struct repo_session *s;
+    struct fixture f;
+
+    fixture_begin(&f);
+    s = fixture_session(f.r, 1);
+    session_set_limits(s, 64 * 1024, 10);
+    for (unsigned i = 0; i < 100; i++)
+        put_seed(s, i, &id, &stat);
+    CHECK(n_segments(f.r) == 5);
+    repo_session_free(s);
+    CHECK(n_segments(f.r) == 0);
+    fixture_end(&f);
+}
+
 /* Two workers with the same new chunk store it once. */
 static void
 test_threads(void)
@@ -661,6 +824,38 @@ commit_many(struct repo *r, struct chunk_id *ids)
     CHECK_OK(fixture_commit(s, ERR_ABORT), ERR_ABORT);
 }
 
+/* What two collections have removed, and noted and forgotten to note since, is not
+ * in the index of a session any more, however long the repository is open. */
+static void
+test_session_after_collections(void)
+{
+    struct repo_gc_opts opts = {.dry_run = false};
+    struct repo_gc_report rep;
+    struct repo_session *s;
+    struct put_stat stat = {false, 0};
+    struct chunk_id ids[10];
+    struct repo *other = NULL;
+    struct fixture f;
+
+    fixture_begin(&f);
+    commit_seeds(f.r, 0, 10, ids);
+    s = fixture_session(f.r, 1); /* its packs were looked at */
+    put_seed(s, 3, &ids[3], &stat);
+    CHECK(!stat.is_new);
+    repo_session_free(s);
+    for (unsigned i = 1; i <= 3; i++) {
+        CHECK_OK(repo_open(f.dir, NULL, &other, ERR_ABORT), ERR_ABORT);
+        CHECK_OK(repo_gc(other, &opts, &rep, ERR_ABORT), ERR_ABORT);
+        commit_seeds(other, 100 * i, 10, ids);
+        repo_close(other);
+    }
+    s = fixture_session(f.r, 1);
+    put_seed(s, 3, &ids[3], &stat);
+    CHECK(stat.is_new);
+    repo_session_free(s);
+    fixture_end(&f);
+}
+
 /* A damaged block of records is an error for the ids in it, and a reason to
  * store them again, after which they are found. */
 static void
@@ -689,6 +884,38 @@ test_index_block_damaged(void)
     fixture_reopen(&f);
     for (unsigned i = 0; i < MANY; i++)
         CHECK(index_find(f.r, &ids[i], &l, ERR_ABORT) == 1);
+    fixture_end(&f);
+}
+
+/* The storage does not give a part of a mapped segment any more (SIGBUS): an
+ * error that names it where the answer was there, and no crash. */
+static void
+test_index_unreadable(void)
+{
+    static struct chunk_id ids[MANY];
+    unsigned n_found = 0, n_lost = 0;
+    struct locator l[INDEX_COPIES_MAX];
+    struct err err = ERR_INIT;
+    char key[REPO_KEY_MAX], path[2 * TMPDIR_MAX];
+    struct fixture f;
+
+    fixture_begin(&f);
+    commit_many(f.r, ids);
+    fixture_reopen(&f);
+    first_key(f.r, "index", key);
+    (void)snprintf(path, sizeof path, "%s/%s", f.dir, key);
+    CHECK(truncate(path, 128 << 10) == 0);
+    for (unsigned i = 0; i < MANY; i++) {
+        size_t n = 0;
+
+        if (index_find_all(f.r, &ids[i], l, INDEX_COPIES_MAX, &n, &err) < 0)
+            n_lost++;
+        else
+            n_found += n > 0;
+    }
+    CHECK(n_found + n_lost == MANY && n_found > MANY / 4 && n_lost > MANY / 4);
+    CHECK(err.code == ERR_SYSTEM && err.sys == EIO);
+    CHECK(strstr(err.msg, key) != NULL);
     fixture_end(&f);
 }
 
@@ -778,6 +1005,7 @@ main(int argc, char **argv)
     static const struct tap_test tests[] = {
         TEST(test_init_open),
         TEST(test_init_refuses),
+        TEST(test_gc_tries_the_store),
         TEST(test_open_refuses),
         TEST(test_open_damaged),
         TEST(test_read_only_feature),
@@ -791,10 +1019,15 @@ main(int argc, char **argv)
         TEST(test_oracle),
         TEST(test_large_segment),
         TEST(test_reload_only_adds),
+        TEST(test_packs_in_parts),
+        TEST(test_merged_segments),
+        TEST(test_merged_segments_removed),
         TEST(test_threads),
         TEST(test_index_lost),
         TEST(test_pack_lost),
+        TEST(test_session_after_collections),
         TEST(test_index_block_damaged),
+        TEST(test_index_unreadable),
         TEST(test_frame_damaged),
         TEST(test_commit_damaged),
         TEST(test_pack_gone_before_commit),

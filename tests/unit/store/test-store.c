@@ -2,6 +2,10 @@
 #include "tap.h"
 
 #include <errno.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 
 #include "cleanup.h"
 #include "err.h"
@@ -356,12 +360,32 @@ blind_stat(const char *path, struct stat *st)
     return stat(path, st);
 }
 
+/* The first answer is lost, and before it is asked again somebody has removed the
+ * temporary file. */
+static int
+tidied_link(const char *from, const char *to)
+{
+    if (links++ > 0)
+        return link(from, to);
+    (void)link(from, to);
+    (void)unlink(from);
+    errno = ENOENT;
+    return -1;
+}
+
 static int
 no_link(const char *from, const char *to)
 {
     (void)from;
     (void)to;
     errno = EPERM;
+    return -1;
+}
+
+static ssize_t
+no_pread(int fd, void *buf, size_t len, off_t off)
+{
+    errno = EIO;
     return -1;
 }
 
@@ -471,6 +495,32 @@ test_fsync_order(void)
     end(s);
 }
 
+/* Removals are synced where the names were, and a failure is told. */
+static void
+test_sync(void)
+{
+    struct file_ops ops = file_ops_system;
+    struct store *s;
+
+    ops.fsync = failing_fsync;
+    fail_fsyncs = -1;
+    s = open_store(&ops);
+    fsyncs = 0;
+    CHECK_OK(store_sync(s, "data", ERR_ABORT), ERR_ABORT);
+    CHECK(fsyncs == 0); /* there is nothing */
+    CHECK_OK(store_put(s, "data/s1/1", "a", 1, ERR_ABORT), ERR_ABORT);
+    CHECK_OK(store_put(s, "data/s1/2", "a", 1, ERR_ABORT), ERR_ABORT);
+    CHECK_OK(store_delete(s, "data/s1/1", ERR_ABORT), ERR_ABORT);
+    for (fail_fsyncs = 1; fail_fsyncs <= 2; fail_fsyncs++) {
+        fsyncs = 0;
+        CHECK(store_sync(s, "data", NULL) < 0);
+    }
+    fsyncs = 0;
+    CHECK_OK(store_sync(s, "data", ERR_ABORT), ERR_ABORT);
+    CHECK(fsyncs == 2);
+    end(s);
+}
+
 /* "Exists" after our own link succeeded is success. */
 static void
 test_lost_link_reply(void)
@@ -507,6 +557,28 @@ test_lost_link_reply_in_doubt(void)
     end(s);
 }
 
+/* Of a name that an earlier try may have given, "exists" is said only when its
+ * bytes were read and are others. */
+static void
+test_lost_temporary_file(void)
+{
+    struct file_ops ops = file_ops_system;
+    struct err err = ERR_INIT;
+    struct store *s;
+
+    ops.link = tidied_link;
+    s = open_store(&ops);
+    links = 0;
+    CHECK_OK(store_put(s, "x/a", "1", 1, ERR_ABORT), ERR_ABORT);
+    end(s);
+    ops.pread = no_pread;
+    s = open_store(&ops);
+    links = 0;
+    CHECK(store_put(s, "x/a", "1", 1, &err) < 0);
+    CHECK(err.code != ERR_EXISTS && err.sys == EIO);
+    end(s);
+}
+
 /* Without hard links there is no exclusive create, and the error says so. */
 static void
 test_no_hard_links(void)
@@ -521,6 +593,149 @@ test_no_hard_links(void)
     CHECK(err.code == ERR_UNSUPPORTED);
     CHECK(strstr(err.msg, "hard links") != NULL);
     CHECK(tmpdir_count(dir, "") == 0);
+    end(s);
+}
+
+/* -- pages that cannot be read ----------------------------------------------*/
+
+#define PAGES 5
+#define PAGE 4096
+
+/* Reads of a page that the disk does not give any more are zeroes and then an
+ * error that names the object; the rest of it, and other objects, are not
+ * touched by that. */
+static void
+test_page_that_cannot_be_read(void)
+{
+    struct store *s = open_store(NULL);
+    static uint8_t data[PAGES * PAGE];
+    struct err err = ERR_INIT;
+    const uint8_t *a, *b;
+    size_t len;
+    char path[2 * TMPDIR_MAX];
+
+    memset(data, 'd', sizeof data);
+    CHECK_OK(store_put(s, "index/a", data, sizeof data, ERR_ABORT), ERR_ABORT);
+    CHECK_OK(store_put(s, "index/b", data, sizeof data, ERR_ABORT), ERR_ABORT);
+    CHECK_OK(store_map(s, "index/a", &a, &len, ERR_ABORT), ERR_ABORT);
+    CHECK_OK(store_map(s, "index/b", &b, &len, ERR_ABORT), ERR_ABORT);
+    (void)snprintf(path, sizeof path, "%s/index/a", dir);
+    CHECK(truncate(path, PAGE) == 0);
+    CHECK_OK(store_check_map(s, a, ERR_ABORT), ERR_ABORT);
+    CHECK(a[PAGE - 1] == 'd' && a[PAGE] == 0 && a[3 * PAGE + 7] == 0);
+    CHECK(memcmp(b, data, sizeof data) == 0);
+    (void)err_set(&err, ERR_CORRUPT, "a checksum fails");
+    CHECK(store_check_map(s, a, &err) < 0);
+    CHECK(err.code == ERR_SYSTEM && err.sys == EIO);
+    CHECK(strstr(err.msg, path) != NULL);
+    CHECK_OK(store_check_map(s, b, ERR_ABORT), ERR_ABORT);
+    store_unmap(s, a, len);
+    /* the same address again is another mapping */
+    CHECK_OK(store_map(s, "index/b", &a, &len, ERR_ABORT), ERR_ABORT);
+    CHECK_OK(store_check_map(s, a, ERR_ABORT), ERR_ABORT);
+    store_unmap(s, a, len);
+    store_unmap(s, b, len);
+    end(s);
+}
+
+static void
+touch_lost_page(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    volatile uint8_t *p = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0);
+
+    (void)truncate(path, 0);
+    _exit(p[0]);
+}
+
+/* What is not a mapping of the store dies as it always did. */
+static void
+test_other_sigbus(void)
+{
+    struct store *s = open_store(NULL);
+    const uint8_t *map;
+    char path[2 * TMPDIR_MAX];
+    size_t len;
+
+    CHECK_OK(store_put(s, "x/a", "abc", 3, ERR_ABORT), ERR_ABORT);
+    CHECK_OK(store_map(s, "x/a", &map, &len, ERR_ABORT), ERR_ABORT);
+    (void)snprintf(path, sizeof path, "%s/x/a", dir);
+    for (int turn = 0; turn < 2; turn++) {
+        int status = 0;
+        pid_t pid = fork();
+
+        if (pid == 0) {
+            static const struct rlimit none = {0, 0};
+
+            (void)setrlimit(RLIMIT_CORE, &none);
+            (void)signal(SIGALRM, SIG_DFL);
+            (void)alarm(20);
+            if (turn == 0)
+                touch_lost_page(path);
+            (void)raise(SIGBUS);
+            _exit(0);
+        }
+        CHECK(waitpid(pid, &status, 0) == pid);
+        /* a sanitizer turns it into an exit of its own */
+        CHECK(WIFSIGNALED(status) ? WTERMSIG(status) == SIGBUS
+                                  : WEXITSTATUS(status) != 0);
+    }
+    store_unmap(s, map, len);
+    end(s);
+}
+
+/* -- objects in pieces ------------------------------------------------------*/
+
+/* Nothing is there before the end, and everything afterwards. */
+static void
+test_pieces(void)
+{
+    struct store *s = open_store(NULL);
+    struct store_writer *w = NULL;
+    char got[12] = "";
+
+    CHECK_OK(store_writer_new(s, "data/0a/00000001", &w, ERR_ABORT), ERR_ABORT);
+    CHECK_OK(store_writer_add(w, "hello ", 6, ERR_ABORT), ERR_ABORT);
+    CHECK_OK(store_writer_add(w, "", 0, ERR_ABORT), ERR_ABORT);
+    CHECK_OK(store_writer_add(w, "world", 5, ERR_ABORT), ERR_ABORT);
+    CHECK(n_objects(s, "data") == 0);
+    CHECK_OK(store_writer_commit(w, ERR_ABORT), ERR_ABORT);
+    CHECK(n_objects(s, "data") == 1);
+    store_writer_free(w);
+    CHECK_OK(store_get(s, "data/0a/00000001", 0, 11, got, ERR_ABORT),
+             ERR_ABORT);
+    CHECK_STR(got, "hello world");
+    CHECK(tmpdir_count(dir, ".tmp-") == 0);
+    end(s);
+}
+
+/* One that is given up leaves nothing, also when its key is taken meanwhile. */
+static void
+test_pieces_given_up(void)
+{
+    struct store *s = open_store(NULL);
+    struct store_writer *w = NULL;
+    struct err err = ERR_INIT;
+    char got[2] = "";
+
+    CHECK_OK(store_writer_new(s, "data/0a/00000001", &w, ERR_ABORT), ERR_ABORT);
+    CHECK_OK(store_writer_add(w, "half", 4, ERR_ABORT), ERR_ABORT);
+    CHECK(tmpdir_count(dir, ".tmp-") == 1);
+    store_writer_free(w);
+    CHECK(tmpdir_count(dir, "") == 0);
+    CHECK_OK(store_writer_new(s, "data/0a/00000001", &w, ERR_ABORT), ERR_ABORT);
+    CHECK_OK(store_writer_add(w, "2", 1, ERR_ABORT), ERR_ABORT);
+    CHECK_OK(store_put(s, "data/0a/00000001", "1", 1, ERR_ABORT), ERR_ABORT);
+    CHECK(store_writer_commit(w, &err) < 0);
+    CHECK(err.code == ERR_EXISTS);
+    store_writer_free(w);
+    CHECK_OK(store_get(s, "data/0a/00000001", 0, 1, got, ERR_ABORT), ERR_ABORT);
+    CHECK_STR(got, "1");
+    CHECK(tmpdir_count(dir, "") == 1);
+    err_clear(&err);
+    w = NULL;
+    CHECK(store_writer_new(s, "../x", &w, &err) < 0);
+    CHECK(err.code == ERR_USAGE && w == NULL);
     end(s);
 }
 
@@ -544,9 +759,15 @@ main(int argc, char **argv)
         TEST(test_write_of_nothing),
         TEST(test_fsync_fails),
         TEST(test_fsync_order),
+        TEST(test_sync),
         TEST(test_lost_link_reply),
         TEST(test_lost_link_reply_in_doubt),
+        TEST(test_lost_temporary_file),
         TEST(test_no_hard_links),
+        TEST(test_page_that_cannot_be_read),
+        TEST(test_other_sigbus),
+        TEST(test_pieces),
+        TEST(test_pieces_given_up),
     };
 
     return tap_run(argc, argv, tests, ARRAY_SIZE(tests));
