@@ -141,19 +141,20 @@ def damaged_leaf():
     while at >= 0:
         frames.append(at)
         at = whole.find(b"TMFR", at + 72)
-    # Pages are put from left to right, the root last: the leaf before it.
-    pages = [f for f in frames if whole[f + 5] == 2]
+    # Pages are put from left to right.  Those with a canary are met before:
+    # four of the sixteen at most, so that six hold one without.
+    leaves = [f for f in frames if whole[f + 5] == 2][:16]
     hit = False
-    for i in range(len(pages)):
-        flip(pack, pages[i] + 80)
-        lab.vm.io("vda", "write -P 0x77 60M 64k", "write -P 0x78 1M 64k")
+    for i in range(6):
+        flip(pack, leaves[i] + 80)
+        lab.vm.io("vda", "write -P 0x77 %dM 64k" % (4 * i + 1))
         r = lab.backup()
         if r.disk("vda")["tracking"] == "full":
             plan = next(e for e in r.events if e.get("event") == "plan")
             hit |= plan["disks"][0]["tracking"] == "incremental"
             check("damaged" in r.disk("vda")["reason"], "the reason", r)
             lab.restores()  # nothing of it relies on the damaged page
-        flip(pack, pages[i] + 80)
+        flip(pack, leaves[i] + 80)
     check(hit, "one of the pages was met only during the copy")
     lab.all_restore()
     verify(lab)
