@@ -816,6 +816,7 @@ make_masked(struct masked *m, int fd, const char *dir)
     for (size_t i = 0; i < sizeof m->master; i++)
         m->master[i] ^= MASK;
     CHECK(io_write_full(fd, m->master, sizeof m->master) == 0);
+    keyring_close(k);
 }
 
 static void
