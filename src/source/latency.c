@@ -56,14 +56,14 @@ parse_bins(const struct jv *h, struct latency *l)
         return;
     l->has_bins = true;
     for (size_t i = 0; i < n; i++) {
+        const bool last = i + 1 == n;
         uint64_t count = 0, end = 0;
+        size_t to;
 
         (void)jv_uint(jv_at(bins, i), &count);
-        if (i + 1 == n)
-            (void)(jv_uint(jv_at(bounds, i - 1), &end));
-        else if (jv_uint(jv_at(bounds, i), &end) && end > 0)
-            end--;
-        l->bins[bin_of(end)] += count;
+        (void)jv_uint(jv_at(bounds, last ? i - 1 : i), &end);
+        to = bin_of(end > 0 ? end - 1 : 0) + last;
+        l->bins[to < LATENCY_BINS ? to : LATENCY_BINS - 1] += count;
     }
 }
 
