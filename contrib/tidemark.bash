@@ -62,7 +62,7 @@ _tidemark()
         ;;
     --name | --disk | --exclude | --tag | --compress | --threads | \
         --label | --kdf-memory | --*-fd | --*-command | --keep-* | \
-        --rewrite | --fence-after | --sample | --limit-rate)
+        --rewrite | --fence-after | --sample | --limit-rate | --scratch-max)
         return
         ;;
     esac
@@ -73,7 +73,8 @@ _tidemark()
         ;;
     backup)
         opts='--repo --name --full --disk --exclude --tag --quiesce --scratch
-              --compress --paranoid --audit --threads'
+              --compress --paranoid --audit --threads --limit-rate --no-backoff
+              --scratch-max'
         ;;
     points | show) opts='--repo' ;;
     restore)

@@ -124,6 +124,14 @@ find_command(const char *word, struct err *err)
 /* -- running it -------------------------------------------------------------*/
 
 static void
+on_scratch(void *arg, uint64_t bytes)
+{
+    struct cli *c = arg;
+
+    c->out.meter.progress.scratch = bytes;
+}
+
+static void
 on_progress(void *arg, const char *phase, uint64_t done, uint64_t total)
 {
     struct cli *c = arg;
@@ -191,8 +199,10 @@ run_command(struct cli *c, int argc, char **argv, struct err *err)
     out_progress(&c->out, c->o.debug, c->command->events);
     if (c->o.debug)
         log_to(out_trace, &c->out);
-    c->hooks = (struct job_hooks){
-        .progress = on_progress, .event = on_event, .arg = c};
+    c->hooks = (struct job_hooks){.progress = on_progress,
+                                  .scratch = on_scratch,
+                                  .event = on_event,
+                                  .arg = c};
     if (c->command->signals)
         c->hooks.cancel = signals_catch();
     passphrase_set_up(&c->o, c->command == &command_init);

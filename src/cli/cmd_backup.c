@@ -6,6 +6,7 @@
 #include "err.h"
 #include "jv.h"
 #include "size.h"
+#include "text.h"
 
 static const struct opt opts[] = {
     OPT(repo, 0, "DIR", opt_set_text, "repository (TIDEMARK_REPO)"),
@@ -21,7 +22,8 @@ static const struct opt opts[] = {
     OPT(quiesce, 0, "HOW", opt_set_quiesce,
         "freeze the guest's file systems: auto, require or\noff (auto)"),
     OPT(scratch, 0, "DIR", opt_set_text,
-        "for old data while the backup runs\n(TIDEMARK_SCRATCH, /var/tmp)"),
+        "for old data while the backup runs\n(TIDEMARK_SCRATCH; else where "
+        "there is room)"),
     OPT(compress, 0, "LEVEL", opt_set_compress, "zstd level 0 to 19 (1)"),
     OPT(paranoid, 0, NULL, opt_set_flag,
         "decode and compare every chunk before it is trusted"),
@@ -29,6 +31,12 @@ static const struct opt opts[] = {
         "share of the unchanged data to read again and\ncompare: 5%, off or "
         "all (1%)"),
     OPT(threads, 0, "N", opt_set_threads, "worker threads (one per CPU)"),
+    OPT_NAMED("limit-rate", limit_rate, "SIZE", opt_set_rate,
+              "read at most so many bytes per second"),
+    OPT_NAMED("no-backoff", no_backoff, NULL, opt_set_flag,
+              "read on at full speed when the guest becomes slow"),
+    OPT_NAMED("scratch-max", scratch_max, "SIZE", opt_set_scratch_max,
+              "give up when the scratch files take more than this"),
     OPT_END,
 };
 
@@ -85,6 +93,27 @@ report_audit(struct cli *c, const struct jv *disks)
              chunks, size, bound);
 }
 
+/* Only when it mattered: a second or more of waiting. */
+static void
+report_backoff(struct cli *c, const struct jv *point)
+{
+    uint64_t ms = report_uint(point, "backoff_ms");
+    const struct jv *p99 = jv_get(point, "guest_write_p99_us");
+    char time[TEXT_DURATION_MAX];
+
+    if (ms < 1000)
+        return;
+    (void)text_duration(ms / 1000, time);
+    if (report_uint(p99, "before") > 0 && report_uint(p99, "during") > 0)
+        out_line(&c->out,
+                 "reading waited %s for the guest: 99 %% of its writes took "
+                 "less than %.1f ms before, %.1f ms during the backup",
+                 time, (double)report_uint(p99, "before") / 1000,
+                 (double)report_uint(p99, "during") / 1000);
+    else
+        out_line(&c->out, "reading waited %s for the guest", time);
+}
+
 static int
 report(struct cli *c, const struct jv *point, struct err *err)
 {
@@ -104,6 +133,7 @@ report(struct cli *c, const struct jv *point, struct err *err)
                  "machine",
                  report_uint(point, "healed_chunks"),
                  report_uint(point, "healed_chunks") == 1 ? "" : "s");
+    report_backoff(c, point);
     out_line(&c->out, "point %s committed, %s", ref, consistency);
     return 0;
 }
@@ -121,7 +151,9 @@ run(struct cli *c, struct err *err)
                                 .zstd_level = c->o.compress,
                                 .paranoid = c->o.paranoid,
                                 .audit = c->o.audit,
-                                .threads = c->o.threads};
+                                .threads = c->o.threads,
+                                .limit_rate = c->o.limit_rate,
+                                .no_backoff = c->o.no_backoff};
     struct err shown = ERR_INIT;
     int ret;
 

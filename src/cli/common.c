@@ -67,8 +67,7 @@ cli_source(struct cli *c, struct source_opts *ret, struct err *err)
     ret->scratch = c->o.scratch;
     if (ret->scratch == NULL)
         ret->scratch = environment("TIDEMARK_SCRATCH");
-    if (ret->scratch == NULL)
-        ret->scratch = "/var/tmp";
+    ret->scratch_max = c->o.scratch_max;
     return 0;
 }
 

@@ -41,6 +41,8 @@ draw_json(const struct meter *m)
     (void)jv_set_int(o, "bytes_per_second", (int64_t)p->rate);
     if (progress_left(p, &left))
         (void)jv_set_int(o, "seconds_left", (int64_t)left);
+    if (p->scratch > 0)
+        (void)jv_set_int(o, "scratch_bytes", (int64_t)p->scratch);
     text = o == NULL ? NULL : jv_text(o, false);
     if (text != NULL) {
         (void)fprintf(m->to, "%s\n", text);

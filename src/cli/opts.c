@@ -179,6 +179,18 @@ opt_set_rate(void *field, const char *value, struct err *err)
 }
 
 int
+opt_set_scratch_max(void *field, const char *value, struct err *err)
+{
+    uint64_t v;
+
+    if (size_parse(value, &v) != 0 || v < 1u << 20)
+        return err_set(err, ERR_USAGE, "'%s' is no size from 1M on, like 20G",
+                       value);
+    *(uint64_t *)field = v;
+    return 0;
+}
+
+int
 opt_set_keep(void *field, const char *value, struct err *err)
 {
     unsigned long v = 0;

@@ -60,8 +60,10 @@ struct opts {
     bool resume;
     bool read_only;
     bool repair;
-    unsigned sample;     /* of 10000 */
-    uint64_t limit_rate; /* bytes per second */
+    unsigned sample;      /* of 10000 */
+    uint64_t limit_rate;  /* bytes per second */
+    uint64_t scratch_max; /* bytes; 0: no bound */
+    bool no_backoff;
     bool overwrite;
     bool remove;
     bool dry_run;
@@ -114,6 +116,7 @@ int opt_set_threads(void *field, const char *value, struct err *err);
 int opt_set_share(void *field, const char *value, struct err *err);
 int opt_set_audit(void *field, const char *value, struct err *err);
 int opt_set_rate(void *field, const char *value, struct err *err);
+int opt_set_scratch_max(void *field, const char *value, struct err *err);
 int opt_set_keep(void *field, const char *value, struct err *err);
 int opt_set_percent(void *field, const char *value, struct err *err);
 int opt_set_duration(void *field, const char *value, struct err *err); /* ns */

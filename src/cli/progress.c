@@ -152,6 +152,12 @@ facts(const struct progress *p, size_t width, char *buf)
     }
     if (progress_left(p, &left)) {
         (void)snprintf(part, sizeof part, "%s left", text_duration(left, time));
+        if (!add(buf, width, part))
+            return;
+    }
+    if (p->scratch > 0) {
+        (void)snprintf(part, sizeof part, "scratch %s",
+                       size_text(p->scratch, size));
         (void)add(buf, width, part);
     }
 }

@@ -21,7 +21,8 @@ struct progress {
     uint64_t start_ms;
     uint64_t last_ms; /* of the last sample that entered the rate */
     uint64_t last_done;
-    double rate; /* bytes a second; 0: not known yet */
+    double rate;      /* bytes a second; 0: not known yet */
+    uint64_t scratch; /* bytes, set by the caller; 0 is not shown */
 };
 
 #define PROGRESS_INIT \

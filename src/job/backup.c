@@ -18,6 +18,7 @@
 #include "common.h"
 #include "copy.h"
 #include "err.h"
+#include "impact.h"
 #include "jv.h"
 #include "log.h"
 #include "plan.h"
@@ -144,7 +145,8 @@ choose(struct backup *b, struct err *err)
     if (b->copy == NULL || b->got == NULL)
         return err_set_errno(err, ENOMEM, "backup of %zu disks", b->plan.n);
     note_gone(b);
-    return 0;
+    return impact_new(b->source, b->opts->limit_rate, !b->opts->no_backoff,
+                      &b->impact, err);
 }
 
 static int
@@ -283,6 +285,7 @@ take_instant(struct backup *b, struct err *err)
         want[i].canaries = p->canaries;
         want[i].n_canaries = p->n_canaries;
     }
+    impact_before(b->impact);
     if (source_begin(b->source, repo_id(b->repo), want, b->plan.n, b->got,
                      &b->instant, err) < 0)
         return -1;
@@ -304,6 +307,7 @@ look_after(void *arg, uint64_t done, uint64_t total, struct err *err)
 
     if (hooks_canceled(b->hooks))
         return err_set(err, ERR_CANCELED, "canceled: nothing was committed");
+    hooks_scratch(b->hooks, impact_watch(b->impact));
     hooks_progress(b->hooks, "read", done, total);
     if (source_watch(b->source, WATCH_MS, &b->cause) < 0)
         return err_copy(err, &b->cause);
@@ -398,7 +402,9 @@ copy_disks(struct backup *b, struct err *err)
                                    .chunk_size = repo_chunk_size(b->repo),
                                    .threads = b->threads,
                                    .poll = look_after,
-                                   .arg = b};
+                                   .arg = b,
+                                   .pace = impact_pace(b->impact),
+                                   .yield_cpu = !b->opts->no_backoff};
     struct err why = ERR_INIT;
 
     for (size_t i = 0; i < b->plan.n; i++) {
@@ -483,6 +489,7 @@ backup_done(struct backup *b)
     source_close(b->source);
     repo_close(b->repo);
     jv_free(b->warnings);
+    impact_free(b->impact);
 }
 
 /* From the instant on the machine was there: what fails now is the backup, not

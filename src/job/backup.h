@@ -33,6 +33,7 @@ struct backup {
     struct jv *warnings;
     bool taken;       /* the instant stands in QEMU */
     struct err cause; /* why source_watch() said that it is broken */
+    struct impact *impact;
 };
 
 /* Something the owner must see, although the point is good. */

@@ -30,6 +30,13 @@ hooks_progress(const struct job_hooks *h, const char *phase, uint64_t done,
 }
 
 void
+hooks_scratch(const struct job_hooks *h, uint64_t bytes)
+{
+    if (h != NULL && h->scratch != NULL)
+        h->scratch(h->arg, bytes);
+}
+
+void
 hooks_event(const struct job_hooks *h, struct jv *event)
 {
     if (event != NULL && h != NULL && h->event != NULL)

@@ -15,6 +15,7 @@ struct jv;
 bool hooks_canceled(const struct job_hooks *h);
 void hooks_progress(const struct job_hooks *h, const char *phase, uint64_t done,
                     uint64_t total);
+void hooks_scratch(const struct job_hooks *h, uint64_t bytes);
 /* Reference stolen; NULL (no memory) is dropped, for an event is not a result. */
 void hooks_event(const struct job_hooks *h, struct jv *event);
 /* {"event":"note","message":...}: worth reading, nothing to act upon. */

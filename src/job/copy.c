@@ -9,6 +9,7 @@
 
 #include "cleanup.h"
 #include "lane.h"
+#include "pace.h"
 #include "pool.h"
 #include "reader.h"
 
@@ -41,6 +42,8 @@ copy_fail(struct copy *c, const struct err *err)
     copy_news_locked(c);
     (void)pthread_cond_broadcast(&c->room);
     (void)pthread_mutex_unlock(&c->lock);
+    if (c->opts->pace != NULL)
+        pace_wake(c->opts->pace);
 }
 
 /* -- workers ----------------------------------------------------------------*/
@@ -75,6 +78,17 @@ put_unit(struct lane *l, struct unit *u, unsigned worker, struct put_sum *sum,
         sum->healed += stat.is_new && heal_has(&l->disk->heal, u->index + i);
     }
     return 0;
+}
+
+/* Once for each thread: the pool's live as long as the copy. */
+static void
+yield_cpu(const struct copy *c)
+{
+    static _Thread_local bool done;
+
+    if (!done && c->opts->yield_cpu)
+        pace_yield_cpu();
+    done = true;
 }
 
 void
@@ -116,6 +130,7 @@ copy_store_unit(void *unit, unsigned worker)
     struct put_sum sum = {0};
     struct err err = ERR_INIT;
 
+    yield_cpu(c);
     if (put_unit(l, u, worker, &sum, &err) < 0) {
         copy_fail(c, &err);
         return; /* the unit is freed with its queue */
@@ -158,6 +173,7 @@ read_disks(void *arg)
 {
     struct lane *l;
 
+    yield_cpu(arg);
     while ((l = next_lane(arg)) != NULL)
         lane_run(l);
     return NULL;

@@ -61,6 +61,8 @@ struct copy_opts {
     unsigned timeout_ms; /* longest silence of an export; 0: 60000 */
     copy_poll_fn poll;
     void *arg;
+    struct pace *pace; /* when to read, or NULL: as fast as it goes */
+    bool yield_cpu;    /* threads let the guest go first */
 };
 
 /* Copy all disks.  0: every chunk is put and set in its map, which the caller

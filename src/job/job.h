@@ -27,6 +27,8 @@ struct job_hooks {
      * few times a second from the job's own thread.  total 0: not known. */
     void (*progress)(void *arg, const char *phase, uint64_t done,
                      uint64_t total);
+    /* Bytes that the scratch files take now; before progress("read"). */
+    void (*scratch)(void *arg, uint64_t bytes);
     void (*event)(void *arg,
                   const struct jv *event); /* {"event":...}; borrowed */
     void *arg;
@@ -44,8 +46,10 @@ struct job_backup_opts {
     struct source_opts source;
     int zstd_level;
     bool paranoid;
-    unsigned threads; /* 0: number of CPUs */
-    unsigned audit;   /* share of 10000 of what is clean to re-read; 0: none */
+    unsigned threads;    /* 0: number of CPUs */
+    unsigned audit;      /* share of 10000 of what is clean; 0: none */
+    uint64_t limit_rate; /* bytes read per second, 0: no limit */
+    bool no_backoff;     /* read on when the guest becomes slow */
 };
 
 /* Back up.  0: committed; *ret_result is the "committed" object of the design,

@@ -6,6 +6,7 @@
 
 #include "cleanup.h"
 #include "log.h"
+#include "pace.h"
 #include "pool.h"
 #include "reader.h"
 #include "runs.h"
@@ -120,6 +121,20 @@ fill_base(struct lane *l, struct unit *u)
     u->has_base = true;
 }
 
+/* Reads under way are ended before a wait: nobody else takes their replies. */
+static int
+wait_turn(struct lane *l, size_t bytes, struct err *err)
+{
+    struct pace *p = l->copy->opts->pace;
+    uint64_t at = p != NULL ? pace_turn(p, bytes) : 0;
+
+    if (at == 0)
+        return 0;
+    if (check_reads(l, nbd_reader_wait(l->nbd, 0, err), err) < 0)
+        return -1;
+    return pace_wait(p, at, &l->copy->failed) ? 0 : stopped(err);
+}
+
 static int
 read_unit(struct lane *l, uint64_t index, unsigned n, struct err *err)
 {
@@ -128,7 +143,7 @@ read_unit(struct lane *l, uint64_t index, unsigned n, struct err *err)
     struct unit *u;
     int r;
 
-    if (wait_room(l, true, err) < 0)
+    if (wait_turn(l, bytes, err) < 0 || wait_room(l, true, err) < 0)
         return -1;
     (void)pthread_mutex_lock(&c->lock);
     r = units_add(&l->units, index, n, bytes, &u, err);

@@ -378,6 +378,7 @@ plan_event(const struct plan *p, const struct source *s)
                                                     d->name, "why", why)) < 0)
             return NULL;
     }
-    return jv_build("{s:s, s:o, s:o}", "event", "plan", "disks",
-                    TAKE_PTR(disks), "skipped", TAKE_PTR(skipped));
+    return jv_build("{s:s, s:o, s:o, s:s}", "event", "plan", "disks",
+                    TAKE_PTR(disks), "skipped", TAKE_PTR(skipped), "scratch",
+                    source_scratch(s));
 }

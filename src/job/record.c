@@ -12,6 +12,7 @@
 #include "common.h"
 #include "copy.h"
 #include "err.h"
+#include "impact.h"
 #include "job.h"
 #include "jv.h"
 #include "log.h"
@@ -171,6 +172,7 @@ backup_report(struct backup *b, struct jv **ret, struct err *err)
     if (jv_set_str(o, "event", "committed") < 0 ||
         jv_set_int(o, "duration_ms", (int64_t)(clock_ms() - b->start_ms)) < 0 ||
         jv_set_int(o, "healed_chunks", (int64_t)healed) < 0 ||
+        impact_report(b->impact, o) < 0 ||
         jv_set(o, "warnings", TAKE_PTR(b->warnings)) < 0)
         return err_set_errno(err, ENOMEM, "point %s is committed; its report",
                              b->point->id);

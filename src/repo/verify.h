@@ -24,6 +24,7 @@
 #include "internal.h"
 #include "map_page.h"
 #include "pack.h"
+#include "rate.h"
 
 struct repo_verified;
 
@@ -118,7 +119,7 @@ struct verify {
     struct vbad *bad_frames;
     size_t n_bad_frames, n_bad_kept; /* kept in a record already */
     uint64_t done;                   /* bytes read */
-    uint64_t next_read; /* us: the limited rate allows a read from then on */
+    struct rate rate;
     struct err failure; /* the check itself cannot go on */
 };
 

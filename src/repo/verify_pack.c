@@ -80,13 +80,8 @@ take_turn(struct verify *v, size_t len, struct err *err)
     uint64_t at = 0;
 
     (void)pthread_mutex_lock(&v->lock);
-    if (v->opts.limit_rate > 0) {
-        uint64_t now = clock_us();
-
-        at = v->next_read > now ? v->next_read : now;
-        v->next_read =
-            at + (uint64_t)((double)len * 1e6 / (double)v->opts.limit_rate);
-    }
+    if (v->opts.limit_rate > 0)
+        at = rate_turn(&v->rate, clock_us(), len, v->opts.limit_rate);
     (void)pthread_mutex_unlock(&v->lock);
     while (at > 0 && clock_us() < at) {
         uint64_t left = at - clock_us();

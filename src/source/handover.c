@@ -24,10 +24,7 @@
 #include "log.h"
 #include "source_internal.h"
 
-/* Free space that must stay in the scratch area: enough for what a guest can
- * write until we have looked again and torn down. */
 #define SCRATCH_MIN (1u << 20) /* with less the guest's first write breaks it */
-#define RESERVE_MAX (64u << 20)
 
 static const char *
 disk_name(const struct source *s, const struct capture_disk *d)
@@ -171,7 +168,8 @@ make_scratch(struct source *s, struct err *err)
                        "scratch area '%s' is full; choose another with "
                        "--scratch",
                        s->scratch);
-    c->scratch_reserve = avail / 8 < RESERVE_MAX ? avail / 8 : RESERVE_MAX;
+    c->scratch_reserve =
+        scratch_reserve(avail, scratch_with_images(&s->inv, s->scratch));
     for (size_t i = 0; i < c->n; i++) {
         int r = s->rung == RUNG_OVERLAY ? scratch_qcow2(s, dir, &c->v[i], err)
                                         : scratch_raw(s, dir, &c->v[i], err);

@@ -262,6 +262,21 @@ continue_stopped(struct source *s, struct jv *done, struct err *err)
     return 0;
 }
 
+/* With more or less room an earlier run may have chosen another place. */
+static void
+sweep_places(struct source *s, struct jv *done)
+{
+    struct scratch_places p = {0};
+
+    if (rundir_scratch_default(s->opts.scratch) != NULL ||
+        scratch_look(&s->inv, &p, NULL) < 0)
+        return;
+    for (size_t i = 0; i < p.n; i++)
+        if (p.v[i].usable && strcmp(p.v[i].dir, s->scratch) != 0)
+            rundir_sweep(s->run, p.v[i].dir, done);
+    scratch_places_done(&p);
+}
+
 static int
 recover(struct source *s, struct jv *done, struct err *err)
 {
@@ -276,7 +291,10 @@ recover(struct source *s, struct jv *done, struct err *err)
     leftovers_done(&l);
     if (r < 0)
         return err_wrap(err, "remove what a dead run left in QEMU");
+    if (histograms_remove(s) > 0)
+        tell(done, "removed the latency histograms of", "a dead run");
     rundir_sweep(s->run, s->scratch, done);
+    sweep_places(s, done);
     /* Also when the run died between its last removal and this. */
     if ((n > 0 || rundir_dead(s->run) != NULL) &&
         continue_stopped(s, done, err) < 0)

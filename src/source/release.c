@@ -215,6 +215,7 @@ source_release(struct source *s, struct err *err)
         s->cap.scratch_stop |= s->cap.broken;
         (void)capture_end(s, &first);
     }
+    histograms_end(s);
     if (s->qmp == NULL)
         return err_copy(err, &first);
     if (s->cap.scratch_stop) {

@@ -65,7 +65,7 @@ rundir_scratch_default(const char *option)
 
     if (option != NULL)
         return option;
-    return env != NULL && env[0] == '/' ? env : "/var/tmp";
+    return env != NULL && env[0] == '/' ? env : NULL;
 }
 
 /* FNV-1a, 64 bit: only a file name for a path, nothing depends on its being

@@ -67,4 +67,5 @@ void rundir_sweep(struct rundir *r, const char *scratch, struct jv *done);
 
 /* Default directories: option, else environment, else the system's place. */
 const char *rundir_default(const char *option);
+/* Option, else environment, else NULL. */
 const char *rundir_scratch_default(const char *option);

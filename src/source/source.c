@@ -42,6 +42,8 @@ probe_features(struct source *s)
     f->on_cbw_error = qmp_schema_has(sc, "blockdev-backup", "on-cbw-error");
     f->block_graph = qmp_schema_command(sc, "x-debug-query-block-graph");
     f->iothread_nbd_safe = !qmp_older(s->qmp, 9, 0, 0);
+    f->latency_histogram =
+        qmp_schema_command(sc, "block-latency-histogram-set");
 }
 
 /* Does the device or the controller it hangs on have an iothread?  1, 0, or -1
@@ -210,6 +212,29 @@ choose_rung(struct source *s)
                           s->refusal, sizeof s->refusal);
 }
 
+/* Given by option or environment: taken as it is. */
+static int
+choose_scratch(struct source *s, struct err *err)
+{
+    const char *given = rundir_scratch_default(s->opts.scratch);
+    struct scratch_places p = {0};
+    uint64_t disks = 0;
+    size_t i;
+
+    if (given == NULL) {
+        if (scratch_look(&s->inv, &p, err) < 0)
+            return -1;
+        for (i = 0; i < s->inv.n; i++)
+            disks += s->inv.disks[i].skip == NULL ? s->inv.disks[i].size : 0;
+        i = scratch_choose(p.v, p.n, scratch_room(disks));
+        given = i < p.n ? p.v[i].dir : SCRATCH_SYSTEM;
+        log_debug("scratch files go to '%s'", given);
+    }
+    s->scratch = strdup(given);
+    scratch_places_done(&p);
+    return s->scratch != NULL ? 0 : err_set_errno(err, ENOMEM, "scratch area");
+}
+
 static int
 open_source(struct source *s, const char *machine, struct err *err)
 {
@@ -218,9 +243,6 @@ open_source(struct source *s, const char *machine, struct err *err)
 
     if (address_parse(machine, &s->at, err) < 0)
         return -1;
-    s->scratch = strdup(rundir_scratch_default(s->opts.scratch));
-    if (s->scratch == NULL)
-        return err_set_errno(err, ENOMEM, "machine '%s'", machine);
     if (s->opts.hold_ms == 0)
         s->opts.hold_ms = HOLD_MS;
     if (!s->opts.look_only &&
@@ -242,7 +264,7 @@ open_source(struct source *s, const char *machine, struct err *err)
                        s->refusal);
     if (look_identity(s, err) < 0 || source_look(s, err) < 0)
         return -1;
-    return 0;
+    return choose_scratch(s, err);
 }
 
 int
@@ -269,6 +291,7 @@ source_close(struct source *s)
         return;
     if (s->qmp != NULL && s->dirty)
         (void)source_release(s, NULL);
+    histograms_end(s);
     guard_stop(s->guard);
     qmp_close(s->qmp);
     qmp_schema_free(s->schema);
@@ -289,6 +312,12 @@ const char *
 source_name(const struct source *s)
 {
     return s->name;
+}
+
+const char *
+source_scratch(const struct source *s)
+{
+    return s->scratch;
 }
 
 const char *

@@ -37,10 +37,11 @@ enum rung {
 
 struct source_opts {
     enum quiesce quiesce;
-    unsigned hold_ms;    /* longest freeze; 0: 10000 */
-    const char *scratch; /* directory for scratch files; NULL: default */
-    const char *run_dir; /* locks and sockets; NULL: default */
-    bool look_only;      /* for doctor: no lock, no guard */
+    unsigned hold_ms;     /* longest freeze; 0: 10000 */
+    const char *scratch;  /* directory for scratch files; NULL: default */
+    uint64_t scratch_max; /* bytes that they may take; 0: no bound */
+    const char *run_dir;  /* locks and sockets; NULL: default */
+    bool look_only;       /* for doctor: no lock, no guard */
 };
 
 /* MACHINE is "qmp:/path.sock" or "qmp:/path.sock,agent=/path.sock". */
@@ -104,6 +105,15 @@ bool source_has_bitmaps(const struct source *s, size_t disk,
 int source_forget(struct source *s, size_t disk, const char *repo_id,
                   const char *generation, struct err *err);
 
+/* Let QEMU count from now on how long the guest's requests take; until
+ * source_release().  What it cannot count is not known, which is no error. */
+void source_impact_begin(struct source *s);
+
+/* The counters (latency.h) of all disks as they are now; `ret` has an entry for
+ * each of source_n_disks().  -1: QEMU did not say. */
+struct guest_io;
+int source_impact_look(struct source *s, struct guest_io *ret);
+
 struct source_want {
     size_t disk;            /* index */
     const char *base;       /* generation of the base, or NULL for full */
@@ -144,6 +154,10 @@ int source_begin(struct source *s, const char *repo_id,
  * broken (scratch full, job ended, QEMU gone); the guest has been continued if
  * our scratch had stopped it, and the exports are gone. */
 int source_watch(struct source *s, unsigned timeout_ms, struct err *err);
+
+/* The directory for scratch files: the one that was given, else one with room
+ * (scratch.h). */
+const char *source_scratch(const struct source *s);
 
 /* Bytes that the scratch files take now. */
 uint64_t source_scratch_bytes(const struct source *s);

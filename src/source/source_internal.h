@@ -4,8 +4,10 @@
 #include "address.h"
 #include "guard.h"
 #include "inventory.h"
+#include "latency.h"
 #include "qmp.h"
 #include "rundir.h"
+#include "scratch.h"
 #include "source.h"
 
 #define NAME_MAX_LEN 32      /* node names: QEMU takes 31 bytes */
@@ -26,6 +28,7 @@ struct features {
     bool on_cbw_error;       /* blockdev-backup on-cbw-error, 10.1 */
     bool block_graph;        /* x-debug-query-block-graph */
     bool iothread_nbd_safe;  /* 9.0 */
+    bool latency_histogram;  /* block-latency-histogram-set, 4.0 */
 };
 
 /* Pure: the rung for these features; `iothread_disk` names a disk with an
@@ -86,6 +89,7 @@ struct source {
     char refusal[512];
     bool dirty;        /* something of ours may be left in QEMU */
     bool maybe_frozen; /* no thaw was confirmed */
+    bool measuring;    /* histograms of ours may be set */
     struct capture cap;
 };
 
@@ -103,6 +107,11 @@ void capture_event(void *arg, const char *name, const struct jv *data);
 /* Paint the canaries of one disk; the NBD server must run. */
 int paint_disk(struct source *s, struct capture_disk *d, const uint64_t *blocks,
                size_t n, struct err *err);
+
+/* Remove our histograms, a dead run's too; how many there were. */
+size_t histograms_remove(struct source *s);
+/* The same, only when this run has set any. */
+void histograms_end(struct source *s);
 
 /* "tidemark-<16 digits of repo>-" */
 void bitmap_prefix(const char *repo_id, char out[BITMAP_NAME_MAX]);

@@ -16,6 +16,7 @@
 #include "err.h"
 #include "jv.h"
 #include "log.h"
+#include "size.h"
 #include "source_internal.h"
 
 static void
@@ -111,11 +112,20 @@ static void
 check_space(struct source *s)
 {
     struct capture *c = &s->cap;
+    const uint64_t taken = source_scratch_bytes(s), max = s->opts.scratch_max;
     struct statvfs vfs;
 
+    if (max > 0 && taken > max) {
+        char size[SIZE_TEXT_MAX], text[160];
+
+        (void)snprintf(text, sizeof text,
+                       "the scratch files take more than --scratch-max %s; "
+                       "give a larger bound",
+                       size_text(max, size));
+        broken(c, text);
+    }
     /* Scratch that has not grown is not what fills the file system. */
-    if (c->n == 0 || source_scratch_bytes(s) == 0 ||
-        statvfs(s->scratch, &vfs) < 0)
+    if (c->n == 0 || taken == 0 || statvfs(s->scratch, &vfs) < 0)
         return;
     if ((uint64_t)vfs.f_bavail * vfs.f_frsize < c->scratch_reserve)
         broken(c, "the scratch area is nearly full; give --scratch a larger "

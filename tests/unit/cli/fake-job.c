@@ -156,6 +156,12 @@ job_backup(const struct job_backup_opts *o, const struct job_hooks *hooks,
     (void)jv_set_int(e, "zstd_level", o->zstd_level);
     (void)jv_set_bool(e, "paranoid", o->paranoid);
     (void)jv_set_int(e, "threads", o->threads);
+    if (o->limit_rate > 0 || o->no_backoff || o->source.scratch_max > 0)
+        (void)jv_set(e, "impact",
+                     jv_build("{s:I, s:b, s:I}", "limit_rate",
+                              (int64_t)o->limit_rate, "no_backoff",
+                              o->no_backoff, "scratch_max",
+                              (int64_t)o->source.scratch_max));
     echo(e);
     log_debug("backup of %s\n\033[2J", o->machine);
     send_events(hooks);

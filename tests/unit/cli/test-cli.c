@@ -13,7 +13,7 @@ test_backup_defaults(void)
                "{\"machine\":\"qmp:/s\",\"name\":null,\"repo\":\"/r\","
                "\"full\":false,\"disks\":null,\"exclude\":null,\"tags\":null,"
                "\"quiesce\":0,"
-               "\"scratch\":\"/var/tmp\",\"run_dir\":\"/run/test\","
+               "\"scratch\":null,\"run_dir\":\"/run/test\","
                "\"zstd_level\":1,\"paranoid\":false,\"threads\":0}");
 }
 
@@ -30,6 +30,19 @@ test_backup_all_options(void)
                "\"scratch\":\"/x\","
                "\"run_dir\":\"/run/test\",\"zstd_level\":7,"
                "\"paranoid\":true,\"threads\":3}");
+}
+
+static void
+test_backup_impact_options(void)
+{
+    check_echo("backup qmp:/s --repo /r --limit-rate 10M --no-backoff "
+               "--scratch-max 2G",
+               "{\"machine\":\"qmp:/s\",\"name\":null,\"repo\":\"/r\","
+               "\"full\":false,\"disks\":null,\"exclude\":null,\"tags\":null,"
+               "\"quiesce\":0,\"scratch\":null,\"run_dir\":\"/run/test\","
+               "\"zstd_level\":1,\"paranoid\":false,\"threads\":0,"
+               "\"impact\":{\"limit_rate\":10485760,\"no_backoff\":true,"
+               "\"scratch_max\":2147483648}}");
 }
 
 static void
@@ -489,6 +502,7 @@ main(int argc, char **argv)
     static const struct tap_test tests[] = {
         TEST(test_backup_defaults),
         TEST(test_backup_all_options),
+        TEST(test_backup_impact_options),
         TEST(test_restore_and_verify_options),
         TEST(test_repo_from_environment),
         TEST(test_usage_errors),

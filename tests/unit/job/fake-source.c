@@ -179,3 +179,20 @@ source_settle(struct source *s, bool committed, struct err *err)
     }
     return 0;
 }
+
+const char *
+source_scratch(const struct source *s)
+{
+    return "/var/tmp";
+}
+
+void
+source_impact_begin(struct source *s)
+{
+}
+
+int
+source_impact_look(struct source *s, struct guest_io *ret)
+{
+    return -1;
+}
