@@ -131,7 +131,7 @@ row_len(const struct history *h, const uint8_t *text, size_t len)
 
     if (max > h->opts.log_bytes / 4 + 1)
         max = (size_t)(h->opts.log_bytes / 4 + 1); /* tests have small ones */
-    if (len <= max)
+    if (text == NULL || len <= max)
         return len;
     end = memrchr(text, '\n', max);
     if (end == NULL)

@@ -246,20 +246,29 @@ test_a_lock_that_stays_ends_the_wait(void)
 
 /* -- runs that died ---------------------------------------------------------*/
 
-static pid_t
+static void
 die_in_a_run(void)
 {
-    pid_t pid = fork();
+    int fd[2];
+    char c;
+    pid_t pid;
 
+    CHECK(pipe2(fd, O_CLOEXEC) == 0);
+    pid = fork();
     if (pid == 0) {
         struct history *h = ground_run("backup", "web1");
 
         history_log(h, "last words");
-        (void)history_flush(h, 0, NULL);
-        (void)raise(SIGKILL);
+        if (history_flush(h, 0, NULL) != 0 || write(fd[1], "x", 1) != 1)
+            _exit(2);
+        for (;;)
+            (void)pause();
     }
+    (void)close(fd[1]); /* or a child that failed would be waited for */
+    CHECK(read(fd[0], &c, 1) == 1);
+    (void)close(fd[0]);
+    (void)kill(pid, SIGKILL);
     CHECK(WIFSIGNALED(ground_wait(pid)));
-    return pid;
 }
 
 static void
@@ -268,7 +277,7 @@ test_a_run_whose_process_is_gone_died(void)
     CLEANUP_JV struct jv *run = NULL, *after = NULL;
 
     ground_make();
-    (void)die_in_a_run();
+    die_in_a_run();
     CHECK(ground_number("SELECT state = 'running' FROM run") == 1);
     run = ground_show(1);
     CHECK_STR(text(run, "state"), "died");
