@@ -59,6 +59,7 @@ struct cli {
     struct jv *plan; /* the job's "plan" event, or NULL; owned */
     char run_dir[PATH_MAX];
     struct history *history; /* that this run is recorded in, or NULL; owned */
+    bool history_failed;     /* once, and that was said */
 };
 
 /* All commands in the order of --help. */

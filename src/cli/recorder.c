@@ -50,13 +50,16 @@ recorder_dir(char dir[PATH_MAX], struct err *err)
     return 0;
 }
 
-/* The first error is the last word about it. */
+/* Once is enough.  Its end is tried all the same, or this run would seem to have
+ * died. */
 static void
-give_up(struct cli *c, const struct err *why)
+complain(struct cli *c, const struct err *why)
 {
     char text[ERR_MSG_MAX + 64];
 
-    history_close(TAKE_PTR(c->history));
+    if (c->history_failed)
+        return;
+    c->history_failed = true;
     (void)snprintf(text, sizeof text, "history could not be written: %s",
                    why->msg);
     out_warning(&c->out, text);
@@ -112,7 +115,8 @@ recorder_begin(struct cli *c)
     if (!c->command->recorded || c->o.dry_run)
         return;
     if (begin(c, &why) < 0) {
-        give_up(c, &why);
+        history_close(TAKE_PTR(c->history));
+        complain(c, &why);
         return;
     }
     if (history_moved(c->history) == NULL)
@@ -138,8 +142,8 @@ flush(struct cli *c)
 {
     struct err why = ERR_INIT;
 
-    if (history_flush(c->history, FLUSH_MS, &why) < 0)
-        give_up(c, &why);
+    if (!c->history_failed && history_flush(c->history, FLUSH_MS, &why) < 0)
+        complain(c, &why);
 }
 
 void
@@ -175,7 +179,7 @@ recorder_result(struct cli *c, const struct jv *result)
     struct err why = ERR_INIT;
 
     if (c->history != NULL && history_result(c->history, result, &why) < 0)
-        give_up(c, &why);
+        complain(c, &why);
 }
 
 /* -- the end ----------------------------------------------------------------*/
@@ -212,8 +216,8 @@ recorder_end(struct cli *c, int status, const struct err *err)
     if (end.error != NULL && *end.error != '\0')
         history_log(c->history, end.error);
     if (history_end(c->history, &end, &why) < 0) {
-        give_up(c, &why);
-        return status == EXIT_DONE ? EXIT_WARNING : status;
+        complain(c, &why);
+        status = status == EXIT_DONE ? EXIT_WARNING : status;
     }
     history_close(TAKE_PTR(c->history));
     return status;

@@ -117,13 +117,15 @@ history_list(struct history *h, const struct history_filter *f, struct jv **ret,
         db_prepare(h,
                    "SELECT " COLUMNS " FROM run WHERE (?1 IS NULL OR"
                    " machine = ?1 OR target = ?1) AND (?2 IS NULL OR"
-                   " command = ?2) AND start_ns >= ?3 ORDER BY id DESC",
+                   " command = ?2) AND start_ns >= ?3 AND (?4 = 0 OR"
+                   " state NOT IN ('done', 'warning')) ORDER BY id DESC",
                    err);
     CLEANUP_JV struct jv *runs = jv_array();
 
     h->wait = deadline_in(h->opts.wait_ms);
     if (s == NULL ||
-        db_bind(h, s, err, "tti", f->machine, f->command, f->since_ns) < 0 ||
+        db_bind(h, s, err, "ttii", f->machine, f->command, f->since_ns,
+                (int64_t)f->failed) < 0 ||
         take_rows(h, s, f, runs, err) < 0)
         return -1;
     *ret = TAKE_PTR(runs);

@@ -13,6 +13,8 @@ from tap import check, equal, test, wait_for
 from tidemark import BUSY, FAILED, OK, UNREACHABLE, WARNING
 from vm import Disk, slow_disk
 
+KEY = 7  # exit status
+
 
 def runs(lab, *args):
     return lab.tm.ok("history", "--json", "--last", "all", *args).json()["runs"]
@@ -175,6 +177,25 @@ def not_written():
     check(r.committed, "the point is committed", r)
     equal(r.err.count("history could not be written"), 1, "one warning", r)
     equal(r.err.count("warning"), 1, "and no other", r)
+
+
+@test("no passphrase gets into it")
+def secrets():
+    lab = Lab([("vda", "raw", "4M")])
+    tm = lab.tm
+    right, wrong = "correct-horse-4711", "battery-staple-0815"
+    tm.env["TIDEMARK_PASSPHRASE_COMMAND"] = "echo " + right
+    tm.env["TIDEMARK_REPO"] = tm.dir + "/secret"
+    tm.ok("init", tm.dir + "/secret", "--encrypt", "--kdf-memory", "64M")
+    tm.ok("backup", lab.vm.address, "--debug", codes=(OK, WARNING))
+    r = tm.run("verify", "--passphrase-command", "echo " + wrong)
+    equal(r.code, KEY, "a wrong passphrase", r)
+    equal([x["state"] for x in runs(lab)], ["failed", "done"], "states")
+    for name in os.listdir(tm.state):
+        with open(tm.state + "/" + name, "rb") as f:
+            bytes_ = f.read()
+        for word in (right, wrong):
+            check(word.encode() not in bytes_, "no passphrase in " + name)
 
 
 @test("a damaged history is moved aside with a warning")

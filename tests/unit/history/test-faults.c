@@ -177,7 +177,7 @@ static bool
 mount_small(void)
 {
     return unshare(CLONE_NEWNS) == 0 &&
-           mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+           mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) == 0 &&
            mount("tmpfs", ground, "tmpfs", 0, "size=512k") == 0;
 }
 
@@ -187,7 +187,7 @@ static int
 full_disk(void)
 {
     CLEANUP_JV struct jv *runs = NULL;
-    char path[TMPDIR_MAX + 16];
+    char path[TMPDIR_MAX + 16] = "";
     int got = 0, fd;
 
     if (!mount_small())
@@ -218,7 +218,7 @@ read_only_disk(void)
         return 77;
     if (record_one() != 0)
         return 1;
-    if (mount("none", ground, NULL, MS_REMOUNT | MS_RDONLY, NULL) < 0)
+    if (mount("none", ground, "none", MS_REMOUNT | MS_RDONLY, NULL) < 0)
         return 2;
     if (record_one() != ERR_SYSTEM)
         return 3;
