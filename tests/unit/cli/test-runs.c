@@ -74,8 +74,7 @@ test_what_changes_something_is_recorded(void)
                                          "init /r",
                                          "history",
                                          "gc --repo /r --dry-run",
-                                         "prune --repo /r --keep-last 1 "
-                                         "--dry-run",
+                                         "prune --repo /r --dry-run",
                                          "backup --help"};
     struct run r = RUN_INIT;
 
