@@ -34,7 +34,7 @@ _tidemark()
 {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
     local commands='init backup points show restore verify check prune gc diff
-                    stats key doctor'
+                    stats key doctor history'
     local common='--json --quiet --debug --help --passphrase-fd
                   --passphrase-command --paper-key-fd' opts=
 
@@ -62,7 +62,8 @@ _tidemark()
         ;;
     --name | --disk | --exclude | --tag | --compress | --threads | \
         --label | --kdf-memory | --*-fd | --*-command | --keep-* | \
-        --rewrite | --fence-after | --sample | --limit-rate | --scratch-max)
+        --rewrite | --fence-after | --sample | --limit-rate | --scratch-max | \
+        --last | --since | --run)
         return
         ;;
     esac
@@ -93,6 +94,7 @@ _tidemark()
     gc) opts='--repo --dry-run --rewrite --fence-after' ;;
     diff) opts='--repo --disk' ;;
     stats) opts='--repo' ;;
+    history) opts='--last --failed --since --run' ;;
     esac
     if [[ $cur == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$opts $common" -- "$cur")

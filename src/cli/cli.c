@@ -13,14 +13,15 @@
 #include "jv.h"
 #include "log.h"
 #include "passphrase.h"
+#include "recorder.h"
 #include "signals.h"
 #include "text.h"
 
 static const struct command *const commands[] = {
-    &command_init,    &command_backup, &command_points, &command_show,
-    &command_restore, &command_verify, &command_check,  &command_prune,
-    &command_gc,      &command_diff,   &command_stats,  &command_key,
-    &command_doctor,
+    &command_init,    &command_backup,  &command_points, &command_show,
+    &command_restore, &command_verify,  &command_check,  &command_prune,
+    &command_gc,      &command_diff,    &command_stats,  &command_key,
+    &command_doctor,  &command_history,
 };
 
 const struct command *const *
@@ -137,6 +138,7 @@ on_progress(void *arg, const char *phase, uint64_t done, uint64_t total)
     struct cli *c = arg;
 
     meter_update(&c->out.meter, phase, done, total);
+    recorder_progress(c, phase, done, total);
 }
 
 static void
@@ -146,6 +148,7 @@ on_event(void *arg, const struct jv *event)
     const char *kind = jv_get_str(event, "event");
     const char *message = jv_get_str(event, "message");
 
+    recorder_event(c, event);
     if (kind != NULL && strcmp(kind, "warning") == 0 && message != NULL)
         out_warning(&c->out, message);
     if (kind != NULL && strcmp(kind, "note") == 0 && message != NULL)
@@ -156,6 +159,16 @@ on_event(void *arg, const struct jv *event)
     }
     if (c->out.json && c->command->events)
         (void)out_json(&c->out, event, NULL);
+}
+
+static void
+on_line(void *arg, const char *line)
+{
+    struct cli *c = arg;
+
+    recorder_line(c, line);
+    if (c->o.debug)
+        out_trace(&c->out, line);
 }
 
 /* The error of a command line that is wrong, with the way to its help. */
@@ -197,8 +210,6 @@ run_command(struct cli *c, int argc, char **argv, struct err *err)
     c->out.json = c->o.json;
     c->out.quiet = c->o.quiet;
     out_progress(&c->out, c->o.debug, c->command->events);
-    if (c->o.debug)
-        log_to(out_trace, &c->out);
     c->hooks = (struct job_hooks){.progress = on_progress,
                                   .scratch = on_scratch,
                                   .event = on_event,
@@ -206,6 +217,9 @@ run_command(struct cli *c, int argc, char **argv, struct err *err)
     if (c->command->signals)
         c->hooks.cancel = signals_catch();
     passphrase_set_up(&c->o, c->command == &command_init);
+    recorder_begin(c);
+    if (c->o.debug || c->history != NULL)
+        log_to(on_line, c);
     status = c->command->run(c, err);
     passphrase_forget();
     log_to(NULL, NULL);
@@ -300,7 +314,7 @@ cli_main(int argc, char **argv)
         status = exit_status_of(c.command ? c.command->id : CMD_NONE, &err);
         out_error(&c.out, &err, status);
     }
-    status = finish(&c, status);
+    status = recorder_end(&c, finish(&c, status), &err);
     jv_free(c.plan);
     out_done(&c.out);
     return status;

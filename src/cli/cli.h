@@ -16,6 +16,7 @@
 
 struct cli;
 struct err;
+struct history;
 struct jv;
 
 enum operand { OPERAND_NONE, OPERAND_OPTIONAL, OPERAND_REQUIRED };
@@ -29,8 +30,9 @@ struct command {
     const char *summary;   /* one line, for the list of commands */
     const char *about;     /* a few lines for --help */
     const struct opt *opts;
-    bool events;  /* --json also prints events as they happen */
-    bool signals; /* catches signals and cleans up */
+    bool events;   /* --json also prints events as they happen */
+    bool signals;  /* catches signals and cleans up */
+    bool recorded; /* in the history of this host */
     int (*run)(struct cli *c, struct err *err);
 };
 
@@ -47,6 +49,7 @@ extern const struct command command_diff;
 extern const struct command command_stats;
 extern const struct command command_doctor;
 extern const struct command command_key;
+extern const struct command command_history;
 
 struct cli {
     const struct command *command;
@@ -55,6 +58,8 @@ struct cli {
     struct job_hooks hooks;
     struct jv *plan; /* the job's "plan" event, or NULL; owned */
     char run_dir[PATH_MAX];
+    struct history *history; /* that this run is recorded in, or NULL; owned */
+    bool history_failed;     /* once, and that was said */
 };
 
 /* All commands in the order of --help. */
@@ -74,6 +79,9 @@ int cli_status(const struct cli *c);
 /* Mark and print the result object of a job that reports events. */
 int cli_event_result(struct cli *c, struct jv *result, const char *event,
                      struct err *err);
+
+/* The result of the job, the moment that it exists: for the history. */
+void cli_remember(struct cli *c, const struct jv *result);
 
 /* NULL for an empty list, else its words. */
 const char *const *cli_list(const struct opt_list *l);

@@ -162,6 +162,7 @@ run(struct cli *c, struct err *err)
         return -1;
     if (job_backup(&o, &c->hooks, &result, err) != 0)
         return -1;
+    cli_remember(c, result);
     meter_clear(&c->out.meter);
     out_warnings(&c->out, jv_get(result, "warnings"));
     ret = c->out.json ? cli_event_result(c, result, "committed", &shown)
@@ -185,5 +186,6 @@ const struct command command_backup = {
     .opts = opts,
     .events = true,
     .signals = true,
+    .recorded = true,
     .run = run,
 };

@@ -50,6 +50,7 @@ run(struct cli *c, struct err *err)
     if (cli_repo(c, &o.repo, err) != 0 ||
         job_check(&o, &c->hooks, &result, err) != 0)
         return -1;
+    cli_remember(c, result);
     meter_clear(&c->out.meter);
     if (!c->out.json)
         report_actions(c, jv_get(result, "repair"));
@@ -83,5 +84,6 @@ const struct command command_check = {
              "nothing but records that nobody can read.",
     .opts = opts,
     .signals = true,
+    .recorded = true,
     .run = run,
 };

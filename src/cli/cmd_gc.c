@@ -92,6 +92,7 @@ run(struct cli *c, struct err *err)
     if (cli_repo(c, &o.repo, err) != 0 ||
         job_gc(&o, &c->hooks, &result, err) != 0)
         return -1;
+    cli_remember(c, result);
     meter_clear(&c->out.meter);
     busy = jv_get_bool(result, "other_runs", false);
     if (busy)
@@ -117,5 +118,6 @@ const struct command command_gc = {
              "again.",
     .opts = opts,
     .signals = true,
+    .recorded = true,
     .run = run,
 };

@@ -154,6 +154,7 @@ run(struct cli *c, struct err *err)
     out_warnings(&c->out, jv_get(result, "problems"));
     if (c->o.gc && !c->o.dry_run)
         collected = collect(c, o.repo, result, &gc);
+    cli_remember(c, result);
     meter_clear(&c->out.meter);
     ret = c->out.json ? out_json(&c->out, result, err) : report(c, result, err);
     if (ret != 0)
@@ -175,5 +176,6 @@ const struct command command_prune = {
              "what.  The space is freed by gc.",
     .opts = opts,
     .signals = true,
+    .recorded = true,
     .run = run,
 };

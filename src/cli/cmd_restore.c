@@ -60,6 +60,7 @@ run(struct cli *c, struct err *err)
     if (cli_repo(c, &o.repo, err) != 0 ||
         job_restore(&o, &c->hooks, &result, err) != 0)
         return -1;
+    cli_remember(c, result);
     meter_clear(&c->out.meter);
     out_warnings(&c->out, jv_get(result, "warnings"));
     if (c->out.json)
@@ -85,5 +86,6 @@ const struct command command_restore = {
     .opts = opts,
     .events = true,
     .signals = true,
+    .recorded = true,
     .run = run,
 };

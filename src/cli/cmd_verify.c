@@ -130,6 +130,7 @@ run(struct cli *c, struct err *err)
         return -1;
     if (job_verify(&o, &c->hooks, &result, err) != 0)
         return stopped(&o, err);
+    cli_remember(c, result);
     meter_clear(&c->out.meter);
     out_warnings(&c->out, jv_get(result, "warnings"));
     ret = c->out.json ? out_json(&c->out, result, err)
@@ -157,5 +158,6 @@ const struct command command_verify = {
              "what it can.",
     .opts = opts,
     .signals = true,
+    .recorded = true,
     .run = run,
 };

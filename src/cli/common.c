@@ -7,6 +7,7 @@
 #include "cli.h"
 #include "err.h"
 #include "jv.h"
+#include "recorder.h"
 
 static const char *
 environment(const char *name)
@@ -83,6 +84,12 @@ cli_event_result(struct cli *c, struct jv *result, const char *event,
 {
     (void)jv_set_str(result, "event", event);
     return out_json(&c->out, result, err);
+}
+
+void
+cli_remember(struct cli *c, const struct jv *result)
+{
+    recorder_result(c, result);
 }
 
 const char *const *

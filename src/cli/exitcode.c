@@ -34,6 +34,7 @@ static const struct rule {
     {ANY, BIT(ERR_SIDE_TARGET), ANY, EXIT_FAILED},
     /* From here on no side was said. */
     {BIT(CMD_DOCTOR), ANY, UNREACHABLE, EXIT_MACHINE},
+    {BIT(CMD_HISTORY), ANY, ANY, EXIT_FAILED},
     {REPO_COMMANDS, ANY, ANY, EXIT_REPO},
     /* Only a repository holds data with hashes. */
     {ANY, ANY, BIT(ERR_CORRUPT), EXIT_REPO},

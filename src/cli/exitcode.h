@@ -35,6 +35,7 @@ enum command_id {
     CMD_STATS,
     CMD_DOCTOR,
     CMD_KEY,
+    CMD_HISTORY,
 };
 
 /* The status for a command that failed with `err`. */

@@ -238,6 +238,17 @@ opt_set_duration(void *field, const char *value, struct err *err)
 }
 
 int
+opt_set_run(void *field, const char *value, struct err *err)
+{
+    unsigned long v = 0;
+
+    if (parse_number(value, 1, LONG_MAX, &v, err) != 0)
+        return -1;
+    *(uint64_t *)field = v;
+    return 0;
+}
+
+int
 opt_set_fd(void *field, const char *value, struct err *err)
 {
     unsigned long v = 0;

@@ -72,6 +72,10 @@ struct opts {
     bool quiet;
     bool debug;
     bool help;
+    unsigned last; /* runs; 0: default */
+    bool failed;
+    uint64_t since;  /* ns; 0: all */
+    uint64_t run_id; /* 0: none */
 };
 
 #define OPTS_INIT                                                        \
@@ -120,6 +124,7 @@ int opt_set_scratch_max(void *field, const char *value, struct err *err);
 int opt_set_keep(void *field, const char *value, struct err *err);
 int opt_set_percent(void *field, const char *value, struct err *err);
 int opt_set_duration(void *field, const char *value, struct err *err); /* ns */
+int opt_set_run(void *field, const char *value, struct err *err);
 /* An open descriptor; children will not have it. */
 int opt_set_fd(void *field, const char *value, struct err *err);
 int opt_set_kdf_memory(void *field, const char *value, struct err *err);

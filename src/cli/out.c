@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cleanup.h"
 #include "err.h"
 #include "jv.h"
 #include "text.h"
@@ -23,6 +24,7 @@ out_done(struct out *o)
 {
     jv_free(o->warned);
     o->warned = NULL;
+    free(TAKE_PTR(o->complaint));
 }
 
 void
@@ -103,6 +105,8 @@ out_json(struct out *o, const struct jv *value, struct err *err)
 void
 out_complain(struct out *o, const char *text)
 {
+    free(o->complaint);
+    o->complaint = strdup(text); /* NULL without memory: nobody misses it */
     note(o, "error", text);
 }
 
@@ -111,7 +115,7 @@ out_error(struct out *o, const struct err *err, int status)
 {
     CLEANUP_JV struct jv *e = NULL;
 
-    note(o, "error", err->msg);
+    out_complain(o, err->msg);
     if (!o->json)
         return;
     e = jv_object();

@@ -23,6 +23,7 @@ struct out {
     struct meter meter;
     struct jv *warned; /* texts of warnings so far: none is shown twice */
     unsigned n_warnings;
+    char *complaint; /* the last error that was shown, or NULL */
     int write_errno; /* of the first write that failed, or 0 */
 };
 

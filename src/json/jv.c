@@ -324,6 +324,12 @@ jv_is_string(const struct jv *j)
 }
 
 bool
+jv_is_null(const struct jv *j)
+{
+    return json_is_null(unwrap(j));
+}
+
+bool
 jv_equal(const struct jv *a, const struct jv *b)
 {
     return json_equal(unwrap(a), unwrap(b)) == 1;

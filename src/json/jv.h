@@ -83,6 +83,7 @@ bool jv_get_bool(const struct jv *j, const char *path, bool otherwise);
 bool jv_is_object(const struct jv *j);
 bool jv_is_array(const struct jv *j);
 bool jv_is_string(const struct jv *j);
+bool jv_is_null(const struct jv *j); /* JSON's null; NULL is none */
 bool jv_equal(const struct jv *a, const struct jv *b);
 
 /* Elements of an array, keys of an object; 0 for anything else. */

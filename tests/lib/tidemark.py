@@ -97,12 +97,14 @@ class Tidemark:
         self.repo = repo or self.dir + "/repo"
         self.run_dir = check_path(self.dir + "/run")
         self.scratch = self.dir + "/scratch"
+        self.state = self.dir + "/state"
         self.wrap = list(wrap)
         os.mkdir(self.run_dir)
         os.mkdir(self.scratch)
         self.env = dict(os.environ, TIDEMARK_REPO=self.repo,
                         TIDEMARK_RUN_DIR=self.run_dir,
-                        TIDEMARK_SCRATCH=self.scratch, LC_ALL="C")
+                        TIDEMARK_SCRATCH=self.scratch,
+                        TIDEMARK_STATE=self.state, LC_ALL="C")
 
     def start(self, *args, env=None, wrap=None):
         """Start in a process group of its own and do not wait."""

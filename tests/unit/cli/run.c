@@ -27,13 +27,14 @@ die(const char *what)
 }
 
 static void
-child(struct run *r, char **args, int out, int err)
+child(struct run *r, char **args, int out, int err, const char *state)
 {
     const char *program = getenv("TIDEMARK_FAKE");
 
     (void)clearenv();
     (void)setenv("LC_ALL", "C.UTF-8", 1);
     (void)setenv("TIDEMARK_RUN_DIR", "/run/test", 1);
+    (void)setenv("TIDEMARK_STATE", state, 1);
     for (const char *const *e = r->env; e != NULL && *e != NULL; e++)
         (void)putenv(strdup(*e));
     if (dup2(out, STDOUT_FILENO) < 0 || dup2(err, STDERR_FILENO) < 0)
@@ -47,6 +48,7 @@ run_start(struct run *r, const char *line)
 {
     static char words[4096];
     char *args[ARGS_MAX + 2] = {NULL}, *rest = words;
+    const char *state = run_dir(); /* its end is this process's business */
     struct winsize ws = {.ws_row = 25, .ws_col = 100};
     int slave = -1;
     size_t n = 0;
@@ -71,7 +73,7 @@ run_start(struct run *r, const char *line)
     if (r->pid < 0)
         die("fork");
     if (r->pid == 0)
-        child(r, args, r->out_fd, slave);
+        child(r, args, r->out_fd, slave, state);
     if (r->terminal)
         (void)close(slave);
 }
