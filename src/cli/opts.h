@@ -14,10 +14,12 @@
 #include "source.h"
 
 struct err;
+struct opt;
 
 #define OPTS_LIST_MAX 256u /* how often --disk may be given */
 #define OPTS_ROWS_MAX 32u
 #define OPTS_THREADS_MAX 256u
+#define OPTS_PARALLEL_MAX 64u
 
 /* A list of words that stay where argv has them. */
 struct opt_list {
@@ -69,7 +71,17 @@ struct opts {
     bool quiet;
     bool debug;
     bool help;
+    const char *config;
+    const char *prometheus;
+    uint64_t max_age; /* ns; 0: default */
+    unsigned parallel;
+    /* Rows that the command line gave, in no order. */
+    const struct opt *given[OPTS_ROWS_MAX];
+    size_t n_given;
 };
+
+/* Did the command line give the option with this long name? */
+bool opts_given(const struct opts *o, const char *name);
 
 #define OPTS_INIT                                                        \
     {                                                                    \
@@ -119,6 +131,7 @@ int opt_set_duration(void *field, const char *value, struct err *err); /* ns */
 int opt_set_fd(void *field, const char *value, struct err *err);
 int opt_set_kdf_memory(void *field, const char *value, struct err *err);
 int opt_set_format(void *field, const char *value, struct err *err);
+int opt_set_parallel(void *field, const char *value, struct err *err);
 
 /* --json, --quiet, --debug, --help, and what unlocks a repository: every command takes them. */
 extern const struct opt opts_common[];

@@ -41,6 +41,9 @@ struct source_opts {
     const char *scratch; /* directory for scratch files; NULL: default */
     const char *run_dir; /* locks and sockets; NULL: default */
     bool look_only;      /* for doctor: no lock, no guard */
+    /* "file:...": what to read when the QMP socket of a qmp: machine is not
+     * there or refuses, because the machine is off; or NULL. */
+    const char *offline;
 };
 
 /* MACHINE is "qmp:/path.sock" or "qmp:/path.sock,agent=/path.sock". */
