@@ -248,11 +248,13 @@ run_status(const struct run *r, bool stopped)
     for (size_t i = 0; i < r->n_chores; i++) {
         enum outcome o = run_outcome(&r->chores[i]);
 
-        failed += o == OUTCOME_FAILED;
+        failed += o == OUTCOME_FAILED || (o == OUTCOME_STOPPED && !stopped);
         warned |= o == OUTCOME_WARNING || o == OUTCOME_BUSY;
     }
     if (stopped)
         return EXIT_INTERRUPTED;
+    /* Somebody stopped a child, and not us. */
+    failed += count(r, OUTCOME_STOPPED, OUTCOME_STOPPED);
     if (failed > 0)
         return committed > 0 ? EXIT_SOME_FAILED : EXIT_FAILED;
     return warned ? EXIT_WARNING : EXIT_DONE;
