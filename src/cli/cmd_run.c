@@ -20,6 +20,8 @@
 
 #define PARALLEL 2u
 #define STOP_NS (UINT64_C(90) * 1000000000)
+/* A first full read of much data lasts days; what hangs must end all the same. */
+#define TIMEOUT_NS (UINT64_C(7) * 86400 * 1000000000)
 #define NS_PER_MS 1000000u
 #define SHOW_MS 10000u /* between two lines of progress of one machine */
 
@@ -121,6 +123,14 @@ choose(struct run *r, struct err *err)
     return 0;
 }
 
+uint64_t
+run_timeout(const struct run *r, const struct conf_section *machine)
+{
+    if (machine == NULL)
+        machine = conf_at(r->conf, CONF_DEFAULTS, 0);
+    return config_duration_ns(machine, "timeout", TIMEOUT_NS) / NS_PER_MS;
+}
+
 static void
 make_tasks(struct run *r)
 {
@@ -130,6 +140,7 @@ make_tasks(struct run *r)
         r->backups[i] = (struct task){
             .kind = "backup",
             .label = name,
+            .timeout_ms = run_timeout(r, r->machines[i]),
             .argv = {"backup", name, "--json", "--config", r->config,
                      r->cli->o.debug ? "--debug" : NULL}};
     }

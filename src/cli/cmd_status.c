@@ -27,6 +27,7 @@ static const struct opt opts[] = {
 struct status {
     struct cli *cli;
     const struct conf *conf; /* or NULL */
+    bool plain; /* a repository of which the configuration says nothing */
     struct jv *machines, *repositories;
     enum health worst;
     char *note; /* of the first machine that is worst */
@@ -95,7 +96,7 @@ add_machine(struct status *s, const char *name, const char *repo,
         (void)jv_set_str(o, "state", health_name(h));
         (void)jv_set_str(o, "text", trouble);
     }
-    if (machine == NULL && s->conf != NULL && trouble == NULL) {
+    if (machine == NULL && !s->plain && trouble == NULL) {
         h = HEALTH_OK;
         (void)jv_set_str(o, "state", health_name(h));
     }
@@ -124,7 +125,7 @@ add_configured(struct status *s, const struct conf_section *repo,
 {
     const struct conf_section *m;
 
-    if (s->conf == NULL || repo == NULL)
+    if (s->plain)
         return 0;
     for (size_t i = 0; (m = conf_at(s->conf, CONF_MACHINE, i)) != NULL; i++) {
         if (config_repository_of(s->conf, m) != repo ||
@@ -144,7 +145,7 @@ is_configured(const struct status *s, const struct conf_section *repo,
 {
     const struct conf_section *m;
 
-    if (s->conf == NULL || repo == NULL)
+    if (s->plain)
         return false;
     for (size_t i = 0; (m = conf_at(s->conf, CONF_MACHINE, i)) != NULL; i++)
         if (config_repository_of(s->conf, m) == repo &&
@@ -240,6 +241,7 @@ look_at_all(struct status *s, struct err *err)
     repo = s->conf != NULL && s->cli->o.repo != NULL
                ? conf_find(s->conf, CONF_REPOSITORY, s->cli->o.repo)
                : NULL;
+    s->plain = s->conf == NULL || (s->cli->o.repo != NULL && repo == NULL);
     return look(s, repo, repo != NULL ? conf_name(repo) : path, path, err);
 }
 
@@ -322,7 +324,7 @@ report(struct status *s, struct err *err)
         const struct jv *m = jv_at(s->machines, i);
 
         table_text(t, report_str(m, "machine", ""));
-        table_text(t, jv_get_bool(m, "configured", false) || s->conf == NULL
+        table_text(t, jv_get_bool(m, "configured", false) || s->plain
                           ? report_str(m, "state", "")
                           : "not configured");
         table_text(t, report_str(m, "time", NULL));

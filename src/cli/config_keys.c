@@ -111,6 +111,7 @@ static const struct conf_key own[] = {
     {"before", IN_MACHINE, false, check_text, NULL},
     {"after", IN_MACHINE, false, check_text, NULL},
     {"hook-timeout", IN_MACHINE, false, check_duration, NULL},
+    {"timeout", IN_MACHINE, false, check_duration, NULL},
     {"max-age", IN_MACHINE, false, check_duration, NULL},
     {"parallel", IN_DEFAULTS, false, check_parallel, NULL},
     {"stop-timeout", IN_DEFAULTS, false, check_duration, NULL},

@@ -18,10 +18,11 @@
 #include "jv.h"
 
 #define TICK_MS 500
-#define DRAIN_MS \
-    2000u /* for output of an ended child that its hooks hold open */
-#define TEXT_MAX \
-    (4u << 20) /* bytes of one line: the objects of large machines */
+/* For the output of an ended child that what it left behind holds open. */
+#define DRAIN_MS 2000u
+#define DEAD_MS 30000u /* from SIGKILL to giving up on it */
+/* Bytes of one line: the objects of large machines. */
+#define TEXT_MAX (4u << 20)
 #define READ_LEN 65536u
 
 enum { OUT, ERR, N_PIPES };
@@ -33,6 +34,9 @@ struct worker {
     int fd[N_PIPES]; /* -1: at its end */
     struct buf text[N_PIPES];
     uint64_t began_ms;
+    struct deadline limit; /* for all of it */
+    struct deadline next;  /* what to do when SIGTERM did not help */
+    enum { GOES, TOLD, KILLED } stage;
     struct deadline drain; /* once it has ended */
 };
 
@@ -42,8 +46,8 @@ struct crew {
     struct worker *workers;
     struct pollfd *polls;
     unsigned n;
-    bool stopping, killed;
-    struct deadline stop;
+    uint64_t stop_ms;
+    bool stopping;
 };
 
 void
@@ -138,6 +142,8 @@ start(struct worker *w, struct task *t, struct err *err)
     }
     w->task = t;
     w->began_ms = clock_ms();
+    w->limit = deadline_in(t->timeout_ms);
+    w->stage = GOES;
     w->pid = fork();
     if (w->pid == 0)
         exec_self(args, ends, parent);
@@ -254,26 +260,48 @@ finish(struct crew *k, struct worker *w)
     worker_done(w);
 }
 
+/* One that hangs in the kernel (a dead file server) does not even die: its
+ * machine has failed, and the others go on. */
 static void
-signal_all(struct crew *k, int sig)
+abandon(struct worker *w)
 {
-    for (unsigned i = 0; i < k->n; i++)
-        if (k->workers[i].pid > 0)
-            (void)kill(k->workers[i].pid, sig);
+    w->pid = 0;
+    w->task->killed = true;
+    w->task->status = 128 + SIGKILL;
+    w->task->ms = clock_ms() - w->began_ms;
+    w->drain = deadline_in(0);
+}
+
+/* Asked to stop, or too late: SIGTERM, then SIGKILL, then without it. */
+static void
+push(struct crew *k, struct worker *w)
+{
+    if (w->pid <= 0)
+        return;
+    if (w->stage == GOES) {
+        w->task->late = deadline_left(w->limit) == 0;
+        if (!k->stopping && !w->task->late)
+            return;
+        (void)kill(w->pid, SIGTERM);
+        w->next = deadline_in(k->stop_ms);
+        w->stage = TOLD;
+    } else if (deadline_left(w->next) == 0 && w->stage == TOLD) {
+        (void)kill(w->pid, SIGKILL);
+        w->next = deadline_in(DEAD_MS);
+        w->stage = KILLED;
+    } else if (deadline_left(w->next) == 0) {
+        abandon(w);
+        finish(k, w);
+    }
 }
 
 static void
-look_at_cancel(struct crew *k, uint64_t stop_ms)
+push_all(struct crew *k)
 {
-    if (!k->stopping && k->cancel != NULL && atomic_load(k->cancel)) {
+    if (k->cancel != NULL && atomic_load(k->cancel))
         k->stopping = true;
-        k->stop = deadline_in(stop_ms);
-        signal_all(k, SIGTERM);
-    }
-    if (k->stopping && !k->killed && deadline_left(k->stop) == 0) {
-        k->killed = true;
-        signal_all(k, SIGKILL);
-    }
+    for (unsigned i = 0; i < k->n; i++)
+        push(k, &k->workers[i]);
 }
 
 /* -- the loop ---------------------------------------------------------------*/
@@ -347,7 +375,8 @@ crew_run(struct task *tasks, size_t n, unsigned parallel, uint64_t stop_ms,
                      .hooks = hooks,
                      .workers = workers,
                      .polls = polls,
-                     .n = parallel};
+                     .n = parallel,
+                     .stop_ms = stop_ms};
     size_t next = 0;
 
     if (workers == NULL || polls == NULL)
@@ -355,7 +384,7 @@ crew_run(struct task *tasks, size_t n, unsigned parallel, uint64_t stop_ms,
     for (unsigned i = 0; i < parallel; i++)
         workers[i] = (struct worker){.pid_fd = -1, .fd = {-1, -1}};
     for (;;) {
-        look_at_cancel(&k, stop_ms);
+        push_all(&k);
         if (!fill(&k, tasks, n, &next))
             return 0;
         wait_for_any(&k);

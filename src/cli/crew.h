@@ -31,10 +31,12 @@ struct task {
     const char *kind;                    /* "backup", "prune", "gc", "verify" */
     const char *label;                   /* machine or repository */
     const char *argv[TASK_ARGS_MAX + 1]; /* behind the program's name */
+    uint64_t timeout_ms;                 /* for all of it; then it is stopped */
     /* What became of it. */
     enum task_state state;
     int status;  /* exit status; 128 + signal */
     bool killed; /* `status` is of a signal */
+    bool late;   /* it was stopped because its time was over */
     uint64_t ms;
     struct jv *result; /* its last JSON object; owned, or NULL */
     char *error;       /* words of its error event; owned, or NULL */
@@ -56,7 +58,8 @@ struct crew_hooks {
 
 /* Run all of them in their order, at most `parallel` at once.  When `cancel` is
  * raised, no other begins and the running ones get SIGTERM;
- * whoever still runs `stop_ms` later gets SIGKILL.  -1: they could not be
+ * whoever still runs `stop_ms` later gets SIGKILL; so it is for one whose own
+ * time is over.  -1: they could not be
  * watched; none runs any more. */
 int crew_run(struct task *tasks, size_t n, unsigned parallel, uint64_t stop_ms,
              const atomic_bool *cancel, const struct crew_hooks *hooks,

@@ -1,6 +1,10 @@
 /* cli/run.h - the parts of `tidemark run`. */
 #pragma once
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
 #include "config.h"
 #include "crew.h"
 
@@ -29,6 +33,9 @@ struct run {
     uint64_t stop_ms;
     unsigned parallel;
 };
+
+/* How long a child may take, in ms; NULL: one that belongs to no machine. */
+uint64_t run_timeout(const struct run *r, const struct conf_section *machine);
 
 enum outcome run_outcome(const struct task *t);
 const char *run_outcome_name(enum outcome o);

@@ -130,7 +130,8 @@ add(struct run *r, const char *kind, const char *label)
     struct task *t = &r->chores[r->n_chores++];
     size_t n = 0;
 
-    *t = (struct task){.kind = kind, .label = label};
+    *t = (struct task){
+        .kind = kind, .label = label, .timeout_ms = run_timeout(r, NULL)};
     t->argv[n++] = kind;
     t->argv[n++] = "--json";
     t->argv[n++] = "--config";

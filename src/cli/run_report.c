@@ -30,7 +30,8 @@ run_outcome(const struct task *t)
 {
     if (t->state != TASK_ENDED)
         return OUTCOME_STOPPED;
-    if (t->killed)
+    if (t->killed ||
+        (t->late && t->status != EXIT_DONE && t->status != EXIT_WARNING))
         return OUTCOME_FAILED;
     switch (t->status) {
     case EXIT_DONE:
@@ -59,11 +60,15 @@ static const char *
 words_of(const struct task *t, char *buf, size_t len)
 {
     enum outcome o = run_outcome(t);
+    char time[TEXT_DURATION_MAX];
 
     buf[0] = '\0';
     if (o <= OUTCOME_WARNING)
         return buf;
-    if (t->error != NULL)
+    if (t->late)
+        (void)snprintf(buf, len, "stopped: it did not end within %s",
+                       text_duration(t->timeout_ms / 1000, time));
+    else if (t->error != NULL)
         (void)snprintf(buf, len, "%s", t->error);
     else if (t->state != TASK_ENDED)
         (void)snprintf(buf, len, "not begun");

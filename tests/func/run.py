@@ -150,6 +150,55 @@ def endless_hook():
     check(True, "nothing of the hook is left")
 
 
+@test("a hook inherits no descriptor, and one that leaves a daemon holds up nobody")
+def hook_descriptors():
+    f = Fleet(1)
+    f.start()
+    pid, fds = f.dir + "/pid", f.dir + "/fds"
+    f.extra["vm01"] = ("before = ls /proc/self/fd >%s; "
+                       "after = sleep 1000 & echo $! >%s" % (fds, pid)
+                       ).replace("; after", "\nafter")
+    f.write()
+    r = f.run("--json")
+    equal(r.code, OK, "exit status", r)
+    daemon = int(read(pid))
+    check(alive(daemon), "what a hook leaves behind on purpose stays")
+    os.kill(daemon, signal.SIGKILL)
+    equal(read(fds).split(), ["0", "1", "2", "3"], "descriptors: 3 is ls's own")
+
+
+@test("a backup that is stopped during its hook ends the hook; after still runs")
+def stopped_in_hook():
+    f = Fleet(1)
+    f.start()
+    pid = f.dir + "/pid"
+    f.extra["vm01"] = ("before = echo $$ >%s; sleep 1000\n"
+                       "after = echo $TIDEMARK_RESULT >%s/after"
+                       % (pid, f.dir))
+    f.write()
+    run = f.tm.start("backup", "vm01")
+    hook = int(wait_for("the hook", lambda: read(pid)))
+    os.kill(run.proc.pid, signal.SIGTERM)
+    r = run.wait()
+    equal(r.code, STOPPED, "exit status", r)
+    check(not alive(hook), "the hook is gone")
+    equal(read(f.dir + "/after"), "failed\n", "after")
+    equal(f.vms["vm01"].bitmaps(), {}, "the machine was not touched")
+
+
+@test("a backup whose time is over is stopped and has failed")
+def late():
+    f = slow_fleet(1)
+    f.extra["vm01"] = "timeout = 3s"
+    f.write()
+    r = f.run("--json")
+    equal(r.code, FAILED, "exit status", r)
+    m = results(r)["vm01"]
+    equal(m["result"], "failed", "result", r)
+    check("did not end within" in m["error"], "and why", m)
+    equal(f.leftovers(), {}, "the machine is clean")
+
+
 def slow_fleet(n):
     """Machines whose backups last until somebody ends them."""
     f = Fleet(0)
@@ -200,6 +249,21 @@ def stopped():
     equal(read(f.dir + "/after"), "failed\n", "the hook after still ran")
     equal(f.points(), [], "points")
     equal(os.listdir(f.tm.scratch), [], "scratch files left")
+
+
+@test("a child that does not stop when asked to is killed, and only it")
+def stubborn_child():
+    f = slow_fleet(1)
+    f.write("stop-timeout = 1s")
+    run = f.tm.start("run", "--json")
+    wait_for("the instant", f.vms["vm01"].filters)
+    kid = [p for p, line in children(run.proc.pid) if " backup " in line][0]
+    os.kill(kid, signal.SIGSTOP)
+    os.kill(run.proc.pid, signal.SIGTERM)
+    r = run.wait()
+    equal(r.code, STOPPED, "exit status", r)
+    equal(results(r)["vm01"]["error"], "ended by signal 9", "its end", r)
+    check(f.vms["vm01"].alive(), "the machine lives")
 
 
 @test("a child that is killed fails alone, and the next run cleans up")

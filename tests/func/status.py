@@ -132,6 +132,16 @@ def configured():
     equal(r.code, OK, "one machine: other repositories do not matter", r)
     r = h.tm.run("status", "--repo", "r", "database", env=env)
     equal(r.code, WARNING, "one repository by name", r)
+    r = h.tm.run("status", "--repo", h.tm.repo, "--json", env=env)
+    equal(states(r)["retired"], "critical",
+          "of a repository by path the configuration says nothing", r)
+    with open(conf, "w") as f:
+        f.write("[machine web1]\nsource = qmp:/none\n")
+    r = h.tm.run("status", "--json", env={"TIDEMARK_CONFIG": conf})
+    equal(states(r), {"web1": "ok", "db": "ok", "retired": "ok"},
+          "machines of TIDEMARK_REPO", r)
+    equal([m["machine"] for m in r.json()["machines"] if m["configured"]],
+          ["web1"], "configured", r)
 
 
 @test("tracking and proof: what the next backup can be, and since when")
