@@ -90,7 +90,7 @@ _tidemark()
         ;;
     backup)
         opts='--repo --name --full --disk --exclude --tag --quiesce --scratch
-              --compress --paranoid --threads'
+              --compress --paranoid --audit --threads'
         ;;
     points | show) opts='--repo' ;;
     restore)
