@@ -116,8 +116,7 @@ cli_source(struct cli *c, struct source_opts *ret, struct err *err)
     if (cli_run_dir(c, err) != 0)
         return err_wrap(err, "%s", c->command->name);
     ret->run_dir = c->run_dir;
-    if (c->machine != NULL && conf_get(c->machine, "source") != NULL)
-        ret->offline = conf_get(c->machine, "disks");
+    ret->offline = c->o.offline;
     ret->quiesce = c->o.quiesce;
     ret->scratch = c->o.scratch;
     if (ret->scratch == NULL)

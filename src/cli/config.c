@@ -176,6 +176,8 @@ config_machine(struct cli *c, const char **ret_address, struct err *err)
     *ret_address = conf_get(s, "source");
     if (*ret_address == NULL)
         *ret_address = conf_get(s, "disks");
+    else if (c->o.offline == NULL)
+        c->o.offline = conf_get(s, "disks");
     return 0;
 }
 

@@ -136,6 +136,8 @@ static const struct {
     {&command_backup, "threads", IN_MACHINE, false},
     {&command_backup, "audit", IN_MACHINE, false},
     {&command_backup, "limit-rate", IN_MACHINE, false},
+    {&command_backup, "no-backoff", IN_MACHINE, false},
+    {&command_backup, "scratch-max", IN_MACHINE, false},
     {&command_prune, "keep-last", IN_MACHINE, false},
     {&command_prune, "keep-hourly", IN_MACHINE, false},
     {&command_prune, "keep-daily", IN_MACHINE, false},

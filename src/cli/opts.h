@@ -72,6 +72,7 @@ struct opts {
     bool quiet;
     bool debug;
     bool help;
+    const char *offline; /* file:... for when the machine is off */
     const char *config;
     const char *prometheus;
     uint64_t max_age; /* ns; 0: default */
