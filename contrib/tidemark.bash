@@ -12,6 +12,17 @@ _tidemark_points()
         sed -n 's/^\([A-Za-z0-9._-]*@[0-9a-f]*\) .*/\1/p'
 }
 
+# Machines of the configuration, plain names only.
+_tidemark_machines()
+{
+    local file=${TIDEMARK_CONFIG-/etc/tidemark/tidemark.conf} i
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        [[ ${COMP_WORDS[i]} == --config ]] && file=${COMP_WORDS[i + 1]}
+    done
+    sed -n 's/^[[:space:]]*\[machine[[:space:]]\{1,\}\([A-Za-z0-9._-]*\)[[:space:]]*\].*/\1/p' \
+        "$file" 2>/dev/null
+}
+
 # Directories: readline quotes what has spaces, and goes on behind a '/'.
 _tidemark_directories()
 {
@@ -34,8 +45,8 @@ _tidemark()
 {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
     local commands='init backup points show restore verify check prune gc diff
-                    stats key doctor history'
-    local common='--json --quiet --debug --help --passphrase-fd
+                    stats key doctor history run status'
+    local common='--config --json --quiet --debug --help --passphrase-fd
                   --passphrase-command --paper-key-fd' opts=
 
     COMPREPLY=()
@@ -46,6 +57,11 @@ _tidemark()
     case $prev in
     --repo | --to | --scratch)
         _tidemark_directories "$cur"
+        return
+        ;;
+    --config | --prometheus)
+        compopt -o filenames 2>/dev/null
+        mapfile -t COMPREPLY < <(compgen -f -- "$cur")
         return
         ;;
     --quiesce)
@@ -63,7 +79,7 @@ _tidemark()
     --name | --disk | --exclude | --tag | --compress | --threads | \
         --label | --kdf-memory | --*-fd | --*-command | --keep-* | \
         --rewrite | --fence-after | --sample | --limit-rate | --scratch-max | \
-        --last | --since | --run)
+        --last | --since | --run | --max-age | --parallel)
         return
         ;;
     esac
@@ -95,6 +111,8 @@ _tidemark()
     diff) opts='--repo --disk' ;;
     stats) opts='--repo' ;;
     history) opts='--last --failed --since --run' ;;
+    run) opts='--parallel --dry-run' ;;
+    status) opts='--repo --max-age --prometheus' ;;
     esac
     if [[ $cur == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$opts $common" -- "$cur")
@@ -108,6 +126,9 @@ _tidemark()
         else
             _tidemark_directories "$cur"
         fi
+        ;;
+    backup | doctor | run | status)
+        mapfile -t COMPREPLY < <(compgen -W "$(_tidemark_machines)" -- "$cur")
         ;;
     show | restore | verify | prune | diff | stats) _tidemark_refs ;;
     esac

@@ -9,9 +9,11 @@
 
 #include "cleanup.h"
 #include "cli_main.h"
+#include "conf.h"
 #include "err.h"
 #include "jv.h"
 #include "log.h"
+#include "near.h"
 #include "passphrase.h"
 #include "recorder.h"
 #include "signals.h"
@@ -21,7 +23,7 @@ static const struct command *const commands[] = {
     &command_init,    &command_backup,  &command_points, &command_show,
     &command_restore, &command_verify,  &command_check,  &command_prune,
     &command_gc,      &command_diff,    &command_stats,  &command_key,
-    &command_doctor,  &command_history,
+    &command_doctor,  &command_history, &command_run,    &command_status,
 };
 
 const struct command *const *
@@ -64,58 +66,21 @@ print_command_help(const struct command *cmd, FILE *to)
 
 /* -- finding the command ----------------------------------------------------*/
 
-#define WORD_MAX 32u /* longer words are nobody's typing error */
-
-/* Levenshtein distance of two short words. */
-static size_t
-distance(const char *a, const char *b)
-{
-    size_t la = strlen(a), lb = strlen(b), row[WORD_MAX + 1];
-
-    if (la > WORD_MAX || lb > WORD_MAX)
-        return WORD_MAX;
-    for (size_t j = 0; j <= lb; j++)
-        row[j] = j;
-    for (size_t i = 1; i <= la; i++) {
-        size_t diagonal = row[0];
-
-        row[0] = i;
-        for (size_t j = 1; j <= lb; j++) {
-            size_t best = diagonal + (a[i - 1] != b[j - 1]);
-
-            diagonal = row[j];
-            if (row[j] + 1 < best)
-                best = row[j] + 1;
-            if (row[j - 1] + 1 < best)
-                best = row[j - 1] + 1;
-            row[j] = best;
-        }
-    }
-    return row[lb];
-}
-
 static const struct command *
 find_command(const char *word, struct err *err)
 {
-    const struct command *near = NULL;
-    size_t best = strlen(word) / 3 + 1; /* further away is no likeness */
+    struct near near;
 
-    if (best > 3)
-        best = 3;
+    near_init(&near, word);
     for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
-        size_t d = distance(word, commands[i]->name);
-
-        if (d == 0)
+        if (strcmp(word, commands[i]->name) == 0)
             return commands[i];
-        if (d < best || (d == best && near == NULL)) {
-            best = d;
-            near = commands[i];
-        }
+        near_take(&near, commands[i]->name);
     }
-    if (near != NULL)
+    if (near.best != NULL)
         (void)err_set(err, ERR_USAGE,
                       "unknown command '%s'; did you mean '%s'?", word,
-                      near->name);
+                      near.best);
     else
         (void)err_set(err, ERR_USAGE,
                       "unknown command '%s'; see 'tidemark --help'", word);
@@ -316,6 +281,7 @@ cli_main(int argc, char **argv)
     }
     status = recorder_end(&c, finish(&c, status), &err);
     jv_free(c.plan);
+    conf_free(c.conf);
     out_done(&c.out);
     return status;
 }

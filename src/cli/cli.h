@@ -15,6 +15,8 @@
 #include "out.h"
 
 struct cli;
+struct conf;
+struct conf_section;
 struct err;
 struct history;
 struct jv;
@@ -50,6 +52,8 @@ extern const struct command command_stats;
 extern const struct command command_doctor;
 extern const struct command command_key;
 extern const struct command command_history;
+extern const struct command command_run;
+extern const struct command command_status;
 
 struct cli {
     const struct command *command;
@@ -60,6 +64,8 @@ struct cli {
     char run_dir[PATH_MAX];
     struct history *history; /* that this run is recorded in, or NULL; owned */
     bool history_failed;     /* once, and that was said */
+    struct conf *conf;       /* config.h; NULL: not read (yet) */
+    const struct conf_section *machine; /* that the operand names, or NULL */
 };
 
 /* All commands in the order of --help. */
@@ -67,8 +73,15 @@ const struct command *const *cli_commands(size_t *ret_n);
 
 /* -- shared by commands: cli.c ----------------------------------------------*/
 
-/* --repo or TIDEMARK_REPO; a usage error that names both when neither is. */
+/* --repo, what the configuration says, or TIDEMARK_REPO; a usage error when none
+ * of them is there. */
 int cli_repo(struct cli *c, const char **ret, struct err *err);
+
+/* Where locks are, in c->run_dir. */
+int cli_run_dir(struct cli *c, struct err *err);
+
+/* Where this host's state is kept: TIDEMARK_STATE, or the usual place. */
+int cli_state_dir(char *buf, size_t len, struct err *err);
 
 /* How to look at a machine: run and scratch directories. */
 int cli_source(struct cli *c, struct source_opts *ret, struct err *err);

@@ -3,7 +3,9 @@
 
 #include "cleanup.h"
 #include "cli.h"
+#include "config.h"
 #include "err.h"
+#include "hook.h"
 #include "jv.h"
 #include "size.h"
 #include "text.h"
@@ -139,10 +141,10 @@ report(struct cli *c, const struct jv *point, struct err *err)
 }
 
 static int
-run(struct cli *c, struct err *err)
+take_point(struct cli *c, const char *address, struct err *err)
 {
     CLEANUP_JV struct jv *result = NULL;
-    struct job_backup_opts o = {.machine = c->o.operand,
+    struct job_backup_opts o = {.machine = address,
                                 .name = c->o.name,
                                 .full = c->o.full,
                                 .disks = cli_list(&c->o.disks),
@@ -160,7 +162,7 @@ run(struct cli *c, struct err *err)
     if (check_lists(&c->o, err) != 0 || cli_repo(c, &o.repo, err) != 0 ||
         cli_source(c, &o.source, err) != 0)
         return -1;
-    if (job_backup(&o, &c->hooks, &result, err) != 0)
+    if (hooked_backup(c, &o, &result, err) != 0)
         return -1;
     cli_remember(c, result);
     meter_clear(&c->out.meter);
@@ -173,6 +175,17 @@ run(struct cli *c, struct err *err)
     return cli_status(c);
 }
 
+/* First what the configuration has, then the options as a whole. */
+static int
+run(struct cli *c, struct err *err)
+{
+    const char *address;
+
+    if (check_lists(&c->o, err) != 0 || config_machine(c, &address, err) != 0)
+        return -1;
+    return take_point(c, address, err);
+}
+
 const struct command command_backup = {
     .id = CMD_BACKUP,
     .name = "backup",
@@ -181,8 +194,9 @@ const struct command command_backup = {
     .summary = "take a point of a running machine",
     .about = "Takes a recovery point of MACHINE and commits it to the "
              "repository.\n"
-             "MACHINE is qmp:/path.sock or "
-             "qmp:/path.sock,agent=/path.sock.",
+             "MACHINE is qmp:/path.sock, "
+             "qmp:/path.sock,agent=/path.sock, or a name in\n"
+             "tidemark.conf.",
     .opts = opts,
     .events = true,
     .signals = true,

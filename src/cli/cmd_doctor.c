@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "cli.h"
+#include "config.h"
 #include "err.h"
 #include "jv.h"
 
@@ -28,10 +29,11 @@ run(struct cli *c, struct err *err)
     static const char *const told[] = {"warnings", NULL};
     CLEANUP_JV struct jv *result = NULL;
     struct source_opts o = {.look_only = true};
+    const char *address;
     int ret;
 
-    if (cli_source(c, &o, err) != 0 ||
-        job_doctor(c->o.operand, &o, &result, err) != 0)
+    if (config_machine(c, &address, err) != 0 || cli_source(c, &o, err) != 0 ||
+        job_doctor(address, &o, &result, err) != 0)
         return -1;
     ret = c->out.json ? out_json(&c->out, result, err)
                       : report_value(&c->out, result, told, err);
@@ -54,8 +56,9 @@ const struct command command_doctor = {
     .about = "Looks at MACHINE and changes nothing: QEMU's version, how a "
              "point would be\n"
              "taken, disks, bitmaps, guest agent, what earlier runs left.\n"
-             "MACHINE is qmp:/path.sock or "
-             "qmp:/path.sock,agent=/path.sock.",
+             "MACHINE is qmp:/path.sock, "
+             "qmp:/path.sock,agent=/path.sock, or a name in\n"
+             "tidemark.conf.",
     .opts = opts,
     .run = run,
 };

@@ -1,6 +1,7 @@
 #include <inttypes.h>
 
 #include "cli.h"
+#include "config.h"
 #include "err.h"
 #include "jv.h"
 #include "size.h"
@@ -24,12 +25,14 @@ run(struct cli *c, struct err *err)
     const char *path;
     char size[SIZE_TEXT_MAX];
 
-    const struct job_init_opts o = {.repo = c->o.operand,
-                                    .chunk_size = c->o.chunk_size,
-                                    .encrypt = c->o.encrypt,
-                                    .label = c->o.label,
-                                    .kdf_memory = c->o.kdf_memory};
+    struct job_init_opts o = {.repo = c->o.operand,
+                              .chunk_size = c->o.chunk_size,
+                              .encrypt = c->o.encrypt,
+                              .label = c->o.label,
+                              .kdf_memory = c->o.kdf_memory};
 
+    if (config_repository(c, o.repo, &o.repo, err) != 0)
+        return -1;
     if (!o.encrypt && (o.label != NULL || o.kdf_memory != 0))
         return err_set(err, ERR_USAGE,
                        "init: --label and --kdf-memory need --encrypt");

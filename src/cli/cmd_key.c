@@ -5,6 +5,7 @@
 
 #include "cleanup.h"
 #include "cli.h"
+#include "config.h"
 #include "err.h"
 #include "io.h"
 #include "jv.h"
@@ -127,7 +128,7 @@ find_words(struct cli *c, struct job_key_opts *o, struct err *err)
     o->repo = l->v[1];
     if (*o->repo == '\0')
         return err_set(err, ERR_USAGE, "key %s: REPO is empty", c->o.operand);
-    return 0;
+    return config_repository(c, o->repo, &o->repo, err);
 }
 
 static int

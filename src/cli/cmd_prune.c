@@ -4,6 +4,7 @@
 
 #include "cleanup.h"
 #include "cli.h"
+#include "config.h"
 #include "err.h"
 #include "jv.h"
 #include "table.h"
@@ -118,6 +119,27 @@ report(struct cli *c, const struct jv *result, struct err *err)
 
 /* -- the command ------------------------------------------------------------*/
 
+/* One machine of the configuration, and no rule on the command line: its own. */
+static int
+configured_rules(struct cli *c, struct err *err)
+{
+    const struct conf_section *s;
+    const struct conf *conf;
+    const struct retention *k = &c->o.keep;
+
+    if (c->o.operands.n != 1 || c->o.remove || retention_any(k) ||
+        c->o.keep_tags.n > 0)
+        return 0;
+    if (config_find(c, &conf, err) != 0)
+        return -1;
+    s = conf != NULL ? conf_find(conf, CONF_MACHINE, c->o.operand) : NULL;
+    if (s == NULL)
+        return 0;
+    c->machine = s;
+    c->o.operands.v[0] = config_point_name(s);
+    return config_apply(c, s, err);
+}
+
 /* The points are removed whatever becomes of the collection: the report comes
  * first, then its error. */
 static int
@@ -137,7 +159,7 @@ collect(struct cli *c, const char *repo, struct jv *result, struct err *err)
 }
 
 static int
-run(struct cli *c, struct err *err)
+prune(struct cli *c, struct err *err)
 {
     CLEANUP_JV struct jv *result = NULL;
     struct job_prune_opts o = {.names = cli_list(&c->o.operands),
@@ -160,6 +182,12 @@ run(struct cli *c, struct err *err)
     if (ret != 0)
         return -1;
     return collected != 0 ? err_copy(err, &gc) : cli_status(c);
+}
+
+static int
+run(struct cli *c, struct err *err)
+{
+    return configured_rules(c, err) != 0 ? -1 : prune(c, err);
 }
 
 const struct command command_prune = {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "config.h"
 #include "err.h"
 #include "jv.h"
 #include "recorder.h"
@@ -17,26 +18,55 @@ environment(const char *name)
     return v != NULL && *v != '\0' ? v : NULL;
 }
 
+/* What the configuration says: of the machine, of all, or the only one. */
+static int
+configured_repo(struct cli *c, const char **ret, struct err *err)
+{
+    const struct conf_section *s = c->machine, *repo = NULL;
+    const struct conf *conf;
+
+    *ret = NULL;
+    if (config_find(c, &conf, err) != 0)
+        return -1;
+    if (conf == NULL)
+        return 0;
+    if (s == NULL && c->o.operand != NULL)
+        s = config_machine_named(conf, c->o.operand);
+    repo = config_repository_of(conf, s);
+    if (repo == NULL)
+        return 0;
+    config_unlock(c, repo);
+    *ret = conf_get(repo, "path");
+    return 0;
+}
+
 int
 cli_repo(struct cli *c, const char **ret, struct err *err)
 {
-    const char *repo = c->o.repo;
+    const char *repo = c->o.repo, *env = environment("TIDEMARK_REPO");
 
-    if (repo == NULL)
-        repo = environment("TIDEMARK_REPO");
-    if (repo == NULL)
+    if (repo != NULL)
+        return config_repository(c, repo, ret, err);
+    if (c->machine != NULL || opts_given(&c->o, "config") || env == NULL) {
+        if (configured_repo(c, &repo, err) != 0)
+            return -1;
+        if (repo != NULL) {
+            *ret = repo;
+            return 0;
+        }
+    }
+    if (env == NULL)
         return err_set(err, ERR_USAGE,
                        "%s: no repository given: use --repo DIR or set "
                        "TIDEMARK_REPO",
                        c->command->name);
-    *ret = repo;
-    return 0;
+    return config_repository(c, env, ret, err);
 }
 
 /* Two runs see each other's lock only if they look in the same place, so there
  * is no guessing of a directory that might differ between them. */
-static int
-run_dir(struct cli *c, struct err *err)
+int
+cli_run_dir(struct cli *c, struct err *err)
 {
     const char *dir = environment("TIDEMARK_RUN_DIR");
     const char *base = environment("XDG_RUNTIME_DIR");
@@ -59,11 +89,35 @@ run_dir(struct cli *c, struct err *err)
 }
 
 int
+cli_state_dir(char *buf, size_t len, struct err *err)
+{
+    const char *dir = environment("TIDEMARK_STATE");
+    const char *state = environment("XDG_STATE_HOME");
+    const char *home = environment("HOME");
+    int n;
+
+    if (dir != NULL)
+        n = snprintf(buf, len, "%s", dir);
+    else if (geteuid() == 0)
+        n = snprintf(buf, len, "/var/lib/tidemark");
+    else if (state != NULL)
+        n = snprintf(buf, len, "%s/tidemark", state);
+    else
+        n = snprintf(buf, len, "%s/.local/state/tidemark",
+                     home != NULL ? home : "");
+    if (n < 0 || (size_t)n >= len)
+        return err_set(err, ERR_USAGE,
+                       "the path of the state directory is too long");
+    return 0;
+}
+
+int
 cli_source(struct cli *c, struct source_opts *ret, struct err *err)
 {
-    if (run_dir(c, err) != 0)
+    if (cli_run_dir(c, err) != 0)
         return err_wrap(err, "%s", c->command->name);
     ret->run_dir = c->run_dir;
+    ret->offline = c->o.offline;
     ret->quiesce = c->o.quiesce;
     ret->scratch = c->o.scratch;
     if (ret->scratch == NULL)

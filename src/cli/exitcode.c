@@ -17,7 +17,7 @@
 #define REPO_COMMANDS                                                    \
     (BIT(CMD_INIT) | BIT(CMD_POINTS) | BIT(CMD_SHOW) | BIT(CMD_VERIFY) | \
      BIT(CMD_CHECK) | BIT(CMD_PRUNE) | BIT(CMD_GC) | BIT(CMD_DIFF) |     \
-     BIT(CMD_STATS) | BIT(CMD_KEY))
+     BIT(CMD_STATS) | BIT(CMD_KEY) | BIT(CMD_STATUS))
 
 /* The first row that fits decides. */
 static const struct rule {

@@ -7,14 +7,15 @@
 struct err;
 
 enum exit_status {
-    EXIT_DONE = 0,    /* committed, restored, nothing wrong */
-    EXIT_WARNING = 1, /* done, but read the warnings */
-    EXIT_USAGE = 2,   /* the command line is wrong; nothing was tried */
-    EXIT_MACHINE = 3, /* the machine cannot be reached; nothing was taken */
-    EXIT_REPO = 4,    /* repository missing, full, damaged, not readable */
-    EXIT_FAILED = 5,  /* nothing committed, job failed, damage found */
-    EXIT_BUSY = 6,    /* another run holds the machine, or collects */
-    EXIT_KEY = 7,     /* encrypted; the passphrase is wrong or missing */
+    EXIT_DONE = 0,        /* committed, restored, nothing wrong */
+    EXIT_WARNING = 1,     /* done, but read the warnings */
+    EXIT_USAGE = 2,       /* the command line is wrong; nothing was tried */
+    EXIT_MACHINE = 3,     /* the machine cannot be reached; nothing was taken */
+    EXIT_REPO = 4,        /* repository missing, full, damaged, not readable */
+    EXIT_FAILED = 5,      /* nothing committed, job failed, damage found */
+    EXIT_BUSY = 6,        /* another run holds the machine, or collects */
+    EXIT_KEY = 7,         /* encrypted; the passphrase is wrong or missing */
+    EXIT_SOME_FAILED = 8, /* of several machines some failed, some committed */
     EXIT_INTERRUPTED = 130 /* stopped by a signal, cleaned up */
 };
 
@@ -36,6 +37,8 @@ enum command_id {
     CMD_DOCTOR,
     CMD_KEY,
     CMD_HISTORY,
+    CMD_RUN,
+    CMD_STATUS,
 };
 
 /* The status for a command that failed with `err`. */

@@ -26,6 +26,8 @@ const struct opt opts_common[] = {
               "(TIDEMARK_PASSPHRASE_COMMAND)"),
     OPT_NAMED("paper-key-fd", paper_key_fd, "N", opt_set_fd,
               "read the paper key from descriptor N"),
+    OPT(config, 0, "FILE", opt_set_text,
+        "configuration (TIDEMARK_CONFIG,\n/etc/tidemark/tidemark.conf)"),
     OPT(debug, 0, NULL, opt_set_flag, "trace what is done to standard error"),
     OPT(help, 'h', NULL, opt_set_flag, "print this and stop"),
     OPT_END,
@@ -286,6 +288,17 @@ opt_set_format(void *field, const char *value, struct err *err)
     return 0;
 }
 
+int
+opt_set_parallel(void *field, const char *value, struct err *err)
+{
+    unsigned long v = 0;
+
+    if (parse_number(value, 1, OPTS_PARALLEL_MAX, &v, err) != 0)
+        return -1;
+    *(unsigned *)field = (unsigned)v;
+    return 0;
+}
+
 /* -- parsing ----------------------------------------------------------------*/
 
 /* What getopt_long() wants, and the way back from its answers to the rows. */
@@ -355,7 +368,18 @@ take(const struct opt *row, struct opts *o, struct err *err)
 {
     if (row->set((char *)o + row->offset, optarg, err) != 0)
         return err_wrap(err, "option '--%s'", row->name);
+    if (!opts_given(o, row->name) && o->n_given < OPTS_ROWS_MAX)
+        o->given[o->n_given++] = row;
     return 0;
+}
+
+bool
+opts_given(const struct opts *o, const char *name)
+{
+    for (size_t i = 0; i < o->n_given; i++)
+        if (strcmp(o->given[i]->name, name) == 0)
+            return true;
+    return false;
 }
 
 int

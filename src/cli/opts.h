@@ -14,10 +14,12 @@
 #include "source.h"
 
 struct err;
+struct opt;
 
 #define OPTS_LIST_MAX 256u /* how often --disk may be given */
 #define OPTS_ROWS_MAX 32u
 #define OPTS_THREADS_MAX 256u
+#define OPTS_PARALLEL_MAX 64u
 
 /* A list of words that stay where argv has them. */
 struct opt_list {
@@ -74,9 +76,20 @@ struct opts {
     bool help;
     unsigned last; /* runs; 0: default */
     bool failed;
-    uint64_t since;  /* ns; 0: all */
-    uint64_t run_id; /* 0: none */
+    uint64_t since;      /* ns; 0: all */
+    uint64_t run_id;     /* 0: none */
+    const char *offline; /* file:... for when the machine is off */
+    const char *config;
+    const char *prometheus;
+    uint64_t max_age; /* ns; 0: default */
+    unsigned parallel;
+    /* Rows that the command line gave, in no order. */
+    const struct opt *given[OPTS_ROWS_MAX];
+    size_t n_given;
 };
+
+/* Did the command line give the option with this long name? */
+bool opts_given(const struct opts *o, const char *name);
 
 #define OPTS_INIT                                                        \
     {                                                                    \
@@ -129,6 +142,7 @@ int opt_set_run(void *field, const char *value, struct err *err);
 int opt_set_fd(void *field, const char *value, struct err *err);
 int opt_set_kdf_memory(void *field, const char *value, struct err *err);
 int opt_set_format(void *field, const char *value, struct err *err);
+int opt_set_parallel(void *field, const char *value, struct err *err);
 
 /* --json, --quiet, --debug, --help, and what unlocks a repository: every command takes them. */
 extern const struct opt opts_common[];

@@ -113,6 +113,14 @@ int job_points(const char *repo, const char *name, struct jv **ret_result,
 int job_show(const char *repo, const char *point, struct jv **ret_result,
              struct err *err);
 
+/* Per machine the newest point that is not known to be damaged: {"repository",
+ * "machines":[{"machine","points","damaged" (newer ones that are),"verified",
+ * "verified_ns", and of that point "point","time","time_ns","consistency",
+ * "disks":[{"disk","size","tracking","reason","tracked","persistent",
+ * "full_time","full_reason" (of the last full read)}]}],"problems":[...]}. */
+int job_status(const char *repo, const struct job_hooks *hooks,
+               struct jv **ret_result, struct err *err);
+
 struct job_prune_opts {
     const char *repo;
     /* Machines; with `remove` NAME@REV or whole machines.  NULL-terminated; NULL:

@@ -42,6 +42,9 @@ struct source_opts {
     uint64_t scratch_max; /* bytes that they may take; 0: no bound */
     const char *run_dir;  /* locks and sockets; NULL: default */
     bool look_only;       /* for doctor: no lock, no guard */
+    /* "file:...": what to read when the QMP socket of a qmp: machine is not
+     * there or refuses, because the machine is off; or NULL. */
+    const char *offline;
 };
 
 /* MACHINE is "qmp:/path.sock" or "qmp:/path.sock,agent=/path.sock". */

@@ -162,6 +162,8 @@ job_backup(const struct job_backup_opts *o, const struct job_hooks *hooks,
                               (int64_t)o->limit_rate, "no_backoff",
                               o->no_backoff, "scratch_max",
                               (int64_t)o->source.scratch_max));
+    if (o->source.offline != NULL)
+        (void)jv_set_str(e, "offline", o->source.offline);
     echo(e);
     log_debug("backup of %s\n\033[2J", o->machine);
     send_events(hooks);
@@ -219,6 +221,39 @@ job_verify(const struct job_verify_opts *o, const struct job_hooks *hooks,
     return give("{\"points\":3,\"pages\":12,\"chunks\":4096,"
                 "\"bytes\":268435456,\"problems\":[]}",
                 ret_result, err);
+}
+
+int
+job_status(const char *repo, const struct job_hooks *hooks,
+           struct jv **ret_result, struct err *err)
+{
+    if (fail(err) != 0)
+        return -1;
+    return give("{\"repository\":\"00ff\",\"machines\":[{\"machine\":\"web1\","
+                "\"points\":3,\"damaged\":0,\"verified\":null,"
+                "\"point\":\"" POINT_ID "\",\"time\":\"2026-11-20T18:00:00Z\","
+                "\"time_ns\":1795197600000000000,\"consistency\":\"crash\","
+                "\"disks\":[{\"disk\":\"vda\",\"size\":65536,"
+                "\"tracking\":\"incremental\",\"reason\":\"\",\"tracked\":true,"
+                "\"persistent\":true,\"full_time\":\"2026-11-01T18:00:00Z\","
+                "\"full_reason\":\"first backup\"}]}],\"problems\":[]}",
+                ret_result, err);
+}
+
+/* The command line asks whether a rule of the configuration is one. */
+bool
+retention_any(const struct retention *r)
+{
+    return r->last || r->hourly || r->daily || r->weekly || r->monthly ||
+           r->yearly || r->within != NULL || r->tags != NULL;
+}
+
+int
+retention_check(const struct retention *r, struct err *err)
+{
+    if (r->within != NULL && strcmp(r->within, "nonsense") == 0)
+        return err_set(err, ERR_USAGE, "'nonsense' is no length of time");
+    return 0;
 }
 
 #define FIGURES                                                          \

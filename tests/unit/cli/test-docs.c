@@ -3,6 +3,7 @@
 
 #include "cleanup.h"
 #include "cli.h"
+#include "config.h"
 #include "tap.h"
 
 static char *
@@ -83,8 +84,9 @@ static void
 test_every_exit_status_is_documented(void)
 {
     static const int statuses[] = {
-        EXIT_DONE,   EXIT_WARNING, EXIT_USAGE, EXIT_MACHINE,    EXIT_REPO,
-        EXIT_FAILED, EXIT_BUSY,    EXIT_KEY,   EXIT_INTERRUPTED};
+        EXIT_DONE,        EXIT_WARNING,    EXIT_USAGE, EXIT_MACHINE,
+        EXIT_REPO,        EXIT_FAILED,     EXIT_BUSY,  EXIT_KEY,
+        EXIT_SOME_FAILED, EXIT_INTERRUPTED};
     CLEANUP_FREE char *pod = slurp("docs/man/tidemark.pod");
     const char *part = strstr(pod, "=head1 EXIT STATUS");
 
@@ -97,12 +99,27 @@ test_every_exit_status_is_documented(void)
     }
 }
 
+/* A key in the file that nobody can read about is a key that nobody has. */
+static void
+test_every_key_is_documented(void)
+{
+    CLEANUP_FREE char *pod = slurp("docs/man/tidemark.conf.pod");
+
+    for (const struct conf_key *k = config_keys(); k->name != NULL; k++) {
+        char name[64];
+
+        (void)snprintf(name, sizeof name, "B<%s>", k->name);
+        expect(pod, name, "tidemark.conf(5)");
+    }
+}
+
 int
 main(int argc, char **argv)
 {
     static const struct tap_test tests[] = {
         TEST(test_every_option_is_documented),
         TEST(test_every_exit_status_is_documented),
+        TEST(test_every_key_is_documented),
     };
 
     return tap_run(argc, argv, tests, ARRAY_SIZE(tests));
