@@ -23,6 +23,7 @@
 #include "plan.h"
 #include "pool.h"
 #include "repo.h"
+#include "resume.h"
 #include "source.h"
 
 #define CONFIG_MAX (16u << 20) /* repo_put_blob() */
@@ -81,7 +82,8 @@ list_points(struct backup *b, struct err *err)
 {
     CLEANUP_JV struct jv *bad = NULL;
 
-    if (repo_points(b->repo, b->machine, &b->points, &bad, err) < 0)
+    if (repo_points_all(b->repo, b->machine, &b->points, &bad, err) < 0 ||
+        point_list_split(&b->points, &b->partials, err) < 0)
         return err_side(err, ERR_SIDE_REPO);
     for (size_t i = 0; i < jv_size(bad); i++)
         backup_warn(b, "%s; run verify", jv_str(jv_at(bad, i)));
@@ -139,6 +141,7 @@ choose(struct backup *b, struct err *err)
     if (plan_make(b->opts, b->source, &b->points, repo_id(b->repo),
                   repo_chunk_size(b->repo), &b->plan, err) < 0)
         return -1;
+    resume_choose(b);
     b->copy = calloc(b->plan.n, sizeof *b->copy);
     b->got = calloc(b->plan.n, sizeof *b->got);
     if (b->copy == NULL || b->got == NULL)
@@ -209,7 +212,8 @@ find_damage(struct backup *b, size_t i)
     struct copy_disk *d = &b->copy[i];
     struct err why = ERR_INIT;
 
-    if (repo_damaged(b->repo, older, heal_add, &d->heal, &why) < 0) {
+    if (b->plan.v[i].resumed == NULL && /* else resume_probe() has looked */
+        repo_damaged(b->repo, older, heal_add, &d->heal, &why) < 0) {
         drop_base(b, i, &why);
         return -1;
     }
@@ -234,6 +238,7 @@ open_maps(struct backup *b, size_t i, struct err *err)
 
     d->name = p->disk->name;
     d->size = p->disk->size;
+    resume_probe(b, i);
     if (p->older != NULL &&
         (map_reader_new(b->repo, d->size, chunk_size, &p->older->root, &d->base,
                         &why) < 0 ||
@@ -276,6 +281,7 @@ take_instant(struct backup *b, struct err *err)
 
         want[i].disk = p->source;
         want[i].base = p->base != NULL ? p->base->generation : NULL;
+        want[i].rest = p->rest;
         want[i].generation = p->generation;
         want[i].canaries = p->canaries;
         want[i].n_canaries = p->n_canaries;
@@ -302,6 +308,7 @@ look_after(void *arg, uint64_t done, uint64_t total, struct err *err)
     if (hooks_canceled(b->hooks))
         return err_set(err, ERR_CANCELED, "canceled: nothing was committed");
     hooks_progress(b->hooks, "read", done, total);
+    resume_tell(b);
     if (source_watch(b->source, WATCH_MS, &b->cause) < 0)
         return err_copy(err, &b->cause);
     return 0;
@@ -332,7 +339,13 @@ check_canaries(struct backup *b, size_t i, struct err *err)
 
     if (p->base == NULL)
         return 0;
-    if (canary_check(&b->got[i], p->base, &alive, err) < 0)
+    if (p->resumed != NULL) {
+        int r = resume_check(b, i, err);
+
+        alive = r == 0;
+        if (r < 0)
+            return -1;
+    } else if (canary_check(&b->got[i], p->base, &alive, err) < 0)
         return err_side(err, ERR_SIDE_MACHINE);
     if (alive)
         return 0;
@@ -349,11 +362,15 @@ start_over(struct backup *b, const struct err *why)
 {
     bool damaged = false;
 
+    /* The bases were looked at by a session that has ended. */
+    if (atomic_load(&b->checkpoints) > 0)
+        return false;
     for (size_t i = 0; i < b->plan.n; i++) {
         struct copy_disk *d = &b->copy[i];
 
         if (!d->base_damaged)
             continue;
+        d->resumed = false;
         damaged = true;
         d->base_damaged = false;
         drop_base(b, i, why);
@@ -363,22 +380,34 @@ start_over(struct backup *b, const struct err *why)
         struct copy_disk *d = &b->copy[i];
 
         d->read_bytes = d->dirty_bytes = d->new_bytes = 0;
-        d->stored_bytes = d->healed_chunks = 0;
+        d->stored_bytes = d->healed_chunks = d->resumed_bytes = 0;
         if (new_map(b, i, NULL) < 0)
             return false;
     }
     return damaged;
 }
 
+/* The guest first: nobody looks after the scratch space while the repository
+ * works. */
+static void
+give_up(struct backup *b, bool marked)
+{
+    if (!marked)
+        return;
+    (void)source_release(b->source, NULL);
+    resume_last(b);
+}
+
 static int
 copy_disks(struct backup *b, struct err *err)
 {
-    const struct copy_opts opts = {.session = b->session,
-                                   .chunk_size = repo_chunk_size(b->repo),
-                                   .threads = b->threads,
-                                   .poll = look_after,
-                                   .arg = b};
+    struct copy_opts opts = {.session = b->session,
+                             .chunk_size = repo_chunk_size(b->repo),
+                             .threads = b->threads,
+                             .poll = look_after,
+                             .arg = b};
     struct err why = ERR_INIT;
+    bool marked;
 
     for (size_t i = 0; i < b->plan.n; i++) {
         if (check_canaries(b, i, err) < 0)
@@ -391,9 +420,11 @@ copy_disks(struct backup *b, struct err *err)
                            "disk '%s': its export does not say what changed",
                            b->copy[i].name);
     }
-    while (copy_run(&opts, b->copy, b->plan.n, &why) < 0) {
-        if (!start_over(b, &why)) {
+    resume_limits(b, &opts);
+    while (copy_run(&opts, b->copy, b->plan.n, &marked, &why) < 0) {
+        if (marked || !start_over(b, &why)) {
             find_cause(b, &why);
+            give_up(b, marked);
             return err_copy(err, &why);
         }
         err_clear(&why);
@@ -423,6 +454,7 @@ commit(struct backup *b, struct err *err)
     if (source_settle(b->source, true, &why) < 0)
         backup_warn(b, "bitmaps in QEMU are not as they should be: %s",
                     why.msg);
+    resume_forget(b);
     return 0;
 }
 
@@ -459,6 +491,7 @@ backup_done(struct backup *b)
     point_free(b->point);
     plan_done(&b->plan);
     point_list_done(&b->points);
+    point_list_done(&b->partials);
     source_close(b->source);
     repo_close(b->repo);
     jv_free(b->warnings);

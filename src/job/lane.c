@@ -133,6 +133,8 @@ read_unit(struct lane *l, uint64_t index, unsigned n, struct err *err)
     (void)pthread_mutex_lock(&c->lock);
     r = units_add(&l->units, index, n, bytes, &u, err);
     l->disk->read_bytes += bytes;
+    if (r == 0)
+        l->pos = index + n;
     (void)pthread_mutex_unlock(&c->lock);
     if (r < 0)
         return -1;
@@ -173,7 +175,7 @@ static int
 zero_run(struct lane *l, uint64_t index, uint64_t n, struct err *err)
 {
     struct copy *c = l->copy;
-    bool set = l->disk->dirty_context != NULL;
+    bool set = l->disk->dirty_context != NULL || l->disk->resumed;
     int r = 0;
 
     if (n == 0)
@@ -184,6 +186,8 @@ zero_run(struct lane *l, uint64_t index, uint64_t n, struct err *err)
     if (set)
         r = units_add_zero(&l->units, index, n, err);
     c->done += run_bytes(l, index, n);
+    if (r == 0)
+        l->pos = index + n;
     (void)pthread_mutex_unlock(&c->lock);
     return r;
 }
@@ -260,14 +264,23 @@ scan_dirty(struct lane *l, const struct nbd_extents *e, struct err *err)
     return 0;
 }
 
-static int
-scan_incremental(struct lane *l, struct err *err)
+/* Everything before `off`, a chunk's begin or the disk's end, is under way. */
+static void
+passed(struct lane *l, uint64_t off)
 {
-    const uint64_t size = l->disk->size;
+    const uint32_t chunk_size = l->copy->opts->chunk_size;
 
-    for (uint64_t off = 0; off < size; off += DIRTY_WINDOW) {
+    (void)pthread_mutex_lock(&l->copy->lock);
+    l->pos = off / chunk_size + (off % chunk_size != 0);
+    (void)pthread_mutex_unlock(&l->copy->lock);
+}
+
+static int
+scan_incremental(struct lane *l, uint64_t from, uint64_t end, struct err *err)
+{
+    for (uint64_t off = from; off < end; off += DIRTY_WINDOW) {
         CLEANUP(nbd_extents_done) struct nbd_extents e = {0};
-        uint64_t len = size - off < DIRTY_WINDOW ? size - off : DIRTY_WINDOW;
+        uint64_t len = end - off < DIRTY_WINDOW ? end - off : DIRTY_WINDOW;
 
         if (check_reads(l, nbd_reader_dirty(l->nbd, off, len, &e, err), err) <
                 0 ||
@@ -275,27 +288,29 @@ scan_incremental(struct lane *l, struct err *err)
                          &e, err) < 0 ||
             scan_dirty(l, &e, err) < 0)
             return -1;
+        passed(l, off + len);
     }
     return 0;
 }
 
 static int
-scan_full(struct lane *l, struct err *err)
+scan_full(struct lane *l, uint64_t from, uint64_t end, struct err *err)
 {
     const uint32_t chunk_size = l->copy->opts->chunk_size;
+    uint64_t first = from / chunk_size, last = (end + chunk_size - 1) / chunk_size;
 
-    add_total(l, l->disk->size);
-    return scan_run(l, 0, (l->disk->size + chunk_size - 1) / chunk_size, err);
+    add_total(l, end - from);
+    return scan_run(l, first, last - first, err);
 }
 
 static int
-open_export(struct lane *l, struct err *err)
+open_export(struct lane *l, const char *context, struct err *err)
 {
     const struct nbd_reader_opts opts = {
         .socket = l->disk->socket,
         .export_name = l->disk->export_name,
-        .dirty_context = l->disk->dirty_context,
-        .connections = l->disk->dirty_context == NULL ? 4 : 2,
+        .dirty_context = context,
+        .connections = context == NULL ? 4 : 2,
         .in_flight = l->copy->in_flight,
         .timeout_ms = l->copy->opts->timeout_ms};
     struct nbd_reader *nbd;
@@ -315,17 +330,54 @@ open_export(struct lane *l, struct err *err)
                    l->disk->name, nbd_reader_size(nbd), l->disk->size);
 }
 
+static void
+close_export(struct lane *l)
+{
+    struct nbd_reader *nbd;
+
+    (void)pthread_mutex_lock(&l->copy->lock);
+    nbd = TAKE_PTR(l->nbd);
+    (void)pthread_mutex_unlock(&l->copy->lock);
+    nbd_reader_close(nbd);
+}
+
+/* What lies from `from` to `end`; context NULL: all of it. */
+static int
+read_part(struct lane *l, const char *context, uint64_t from, uint64_t end,
+          struct err *err)
+{
+    if (open_export(l, context, err) < 0)
+        return -1;
+    if ((context != NULL ? scan_incremental : scan_full)(l, from, end, err) < 0)
+        return -1;
+    return check_reads(l, nbd_reader_wait(l->nbd, 0, err), err);
+}
+
+/* First what an unfinished run had copied, then what it had not. */
+static int
+read_parts(struct lane *l, struct err *err)
+{
+    struct copy_disk *d = l->disk;
+
+    if (!d->resumed)
+        return read_part(l, d->dirty_context, 0, d->size, err);
+    if (read_part(l, d->dirty_context, 0, d->split, err) < 0)
+        return -1;
+    (void)pthread_mutex_lock(&l->copy->lock);
+    d->resumed_bytes = d->split - d->dirty_bytes;
+    (void)pthread_mutex_unlock(&l->copy->lock);
+    close_export(l);
+    return d->split < d->size
+               ? read_part(l, d->rest_context, d->split, d->size, err)
+               : 0;
+}
+
 static int
 read_disk(struct lane *l, struct err *err)
 {
     struct copy *c = l->copy;
 
-    if (open_export(l, err) < 0)
-        return -1;
-    if ((l->disk->dirty_context != NULL ? scan_incremental
-                                        : scan_full)(l, err) < 0)
-        return -1;
-    if (check_reads(l, nbd_reader_wait(l->nbd, 0, err), err) < 0)
+    if (read_parts(l, err) < 0)
         return -1;
     (void)pthread_mutex_lock(&c->lock);
     while (!units_idle(&l->units) && !atomic_load(&c->failed))
@@ -338,7 +390,6 @@ void
 lane_run(struct lane *l)
 {
     struct err err = ERR_INIT;
-    struct nbd_reader *nbd;
 
     l->base = l->disk->base;
     if (read_disk(l, &err) < 0) {
@@ -347,8 +398,5 @@ lane_run(struct lane *l)
         if (l->nbd != NULL)
             (void)nbd_reader_wait(l->nbd, 0, NULL);
     }
-    (void)pthread_mutex_lock(&l->copy->lock);
-    nbd = TAKE_PTR(l->nbd);
-    (void)pthread_mutex_unlock(&l->copy->lock);
-    nbd_reader_close(nbd);
+    close_export(l);
 }

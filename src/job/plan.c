@@ -313,6 +313,7 @@ plan_base_damaged(struct plan_disk *p)
     }
     p->base = NULL;
     p->older = NULL;
+    p->resumed = NULL;
 }
 
 void
@@ -321,6 +322,22 @@ plan_base_cleared(struct plan_disk *p)
     p->reason = reasons[WHY_CLEARED].text;
     p->lost = true;
     p->base = NULL;
+    p->resumed = NULL;
+}
+
+const char *
+plan_reason_cleared(void)
+{
+    return reasons[WHY_CLEARED].text;
+}
+
+const char *
+plan_tracking(const struct plan_disk *p)
+{
+    bool rest_full = p->resumed != NULL && p->rest == NULL &&
+                     p->resumed->done < p->resumed->size;
+
+    return p->base != NULL && !rest_full ? "incremental" : "full";
 }
 
 void
@@ -348,9 +365,7 @@ plan_event(const struct plan *p, const struct source *s)
     for (size_t i = 0; i < p->n; i++)
         if (jv_add(disks,
                    jv_build("{s:s, s:s, s:s, s:I}", "disk", p->v[i].disk->name,
-                            "tracking",
-                            p->v[i].base != NULL ? "incremental" : "full",
-                            "reason", p->v[i].reason, "size",
+                            "tracking", plan_tracking(&p->v[i]), "reason", p->v[i].reason, "size",
                             (int64_t)p->v[i].disk->size)) < 0)
             return NULL;
     for (size_t i = 0; i < source_n_disks(s); i++) {

@@ -30,6 +30,14 @@ struct plan_disk {
     char generation[33];  /* of the bitmap to begin now */
     uint64_t canaries[4]; /* blocks that it is born with */
     size_t n_canaries;
+    /* Gone on from an unfinished run (resume.h): `base` is its record then. */
+    const struct point_disk *resumed;
+    const char *rest; /* generation for what it had not copied, or NULL */
+    struct {
+        const struct point_disk *base, *older;
+        const char *reason;
+        bool lost;
+    } plain; /* what was chosen without it */
 };
 
 struct plan {
@@ -49,6 +57,11 @@ void plan_base_damaged(struct plan_disk *p);
 
 /* The base's bitmap has lost its canaries: it does not say what changed. */
 void plan_base_cleared(struct plan_disk *p);
+
+const char *plan_reason_cleared(void);
+
+/* "full", "incremental" */
+const char *plan_tracking(const struct plan_disk *p);
 
 /* {"event":"plan","disks":[...],"skipped":[...]}; NULL without memory. */
 struct jv *plan_event(const struct plan *p, const struct source *s);

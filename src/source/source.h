@@ -108,6 +108,9 @@ struct source_want {
      * lacks them later was cleared, cut or replaced by somebody. */
     const uint64_t *canaries;
     size_t n_canaries;
+    /* Generation before `base` whose bitmap is exported as well, for what an
+     * unfinished run had not copied; NULL: none. */
+    const char *rest;
 };
 
 struct source_got {
@@ -116,6 +119,7 @@ struct source_got {
     const char *dirty_context; /* NULL without base */
     bool persistent;           /* of the new bitmap */
     bool tracked;              /* false: no new bitmap could be added */
+    const char *rest_context;  /* NULL without rest */
 };
 
 struct source_instant {
@@ -146,6 +150,10 @@ uint64_t source_scratch_bytes(const struct source *s);
 
 /* All reads are done: remove exports, snapshot nodes, jobs and scratch. */
 int source_release(struct source *s, struct err *err);
+
+/* A partial point of this instant is durable: when the run ends without a whole
+ * one, source_settle() keeps the new bitmaps and those of this run's bases. */
+void source_keep(struct source *s);
 
 /* committed: remove the old bitmaps (all of this repository on these disks but
  * the new ones).  Not committed: remove the new ones.  -1: a bitmap is left

@@ -38,6 +38,7 @@ struct capture_disk {
     size_t disk;              /* index in the inventory */
     char *base;               /* bitmap name, or NULL */
     char *fresh;              /* bitmap name */
+    char *rest;               /* bitmap name, or NULL */
     char dirty[NAME_MAX_LEN]; /* temporary bitmap */
     char job[NAME_MAX_LEN];
     char filter[NAME_MAX_LEN];
@@ -52,6 +53,8 @@ struct capture_disk {
     bool ended;  /* nothing of it stands in QEMU any more */
     bool failed; /* its scratch could not take a guest's old data */
     char context[64];
+    char older[NAME_MAX_LEN]; /* temporary bitmap: copy of `rest` */
+    char rest_context[64];
     char *path; /* scratch file */
     bool persistent;
 };
@@ -65,6 +68,7 @@ struct capture {
     bool taken;               /* the transaction happened */
     bool broken;              /* the instant is lost; see broken_why */
     bool scratch_stop;        /* our scratch stopped the guest */
+    bool keep;                /* a partial point needs the new bitmaps */
     char broken_why[256];
 };
 

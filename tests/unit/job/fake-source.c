@@ -158,6 +158,12 @@ source_release(struct source *s, struct err *err)
                : 0;
 }
 
+void
+source_keep(struct source *s)
+{
+    fake.n_kept++;
+}
+
 int
 source_settle(struct source *s, bool committed, struct err *err)
 {
