@@ -47,12 +47,12 @@ struct copy_disk {
     uint64_t read_bytes, dirty_bytes, new_bytes, stored_bytes;
     uint64_t healed_chunks; /* of heal: stored again */
     bool base_damaged;      /* why the copy failed: read this disk in full */
-    uint64_t resumed_bytes;  /* before `split`, not read again */
+    uint64_t resumed_bytes; /* before `split`, not read again */
     /* for a checkpoint */
-    uint64_t done;         /* bytes from the start that are this instant's */
-    struct chunk_id root;  /* of the map with them */
-    bool untouched;        /* not begun */
-    bool base_gone;        /* there was one: `base` is not compared with */
+    uint64_t done;        /* bytes from the start that are this instant's */
+    struct chunk_id root; /* of the map with them */
+    bool untouched;       /* not begun */
+    bool base_gone;       /* there was one: `base` is not compared with */
 };
 
 /* Called about ten times a second by the thread that is in copy_run(); `total`

@@ -297,7 +297,8 @@ static int
 scan_full(struct lane *l, uint64_t from, uint64_t end, struct err *err)
 {
     const uint32_t chunk_size = l->copy->opts->chunk_size;
-    uint64_t first = from / chunk_size, last = (end + chunk_size - 1) / chunk_size;
+    uint64_t first = from / chunk_size,
+             last = (end + chunk_size - 1) / chunk_size;
 
     add_total(l, end - from);
     return scan_run(l, first, last - first, err);
@@ -306,13 +307,13 @@ scan_full(struct lane *l, uint64_t from, uint64_t end, struct err *err)
 static int
 open_export(struct lane *l, const char *context, struct err *err)
 {
-    const struct nbd_reader_opts opts = {
-        .socket = l->disk->socket,
-        .export_name = l->disk->export_name,
-        .dirty_context = context,
-        .connections = context == NULL ? 4 : 2,
-        .in_flight = l->copy->in_flight,
-        .timeout_ms = l->copy->opts->timeout_ms};
+    const struct nbd_reader_opts opts = {.socket = l->disk->socket,
+                                         .export_name = l->disk->export_name,
+                                         .dirty_context = context,
+                                         .connections = context == NULL ? 4 : 2,
+                                         .in_flight = l->copy->in_flight,
+                                         .timeout_ms =
+                                             l->copy->opts->timeout_ms};
     struct nbd_reader *nbd;
 
     if (check_reads(l, nbd_reader_open(&opts, &nbd, err), err) < 0)

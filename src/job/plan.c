@@ -365,7 +365,8 @@ plan_event(const struct plan *p, const struct source *s)
     for (size_t i = 0; i < p->n; i++)
         if (jv_add(disks,
                    jv_build("{s:s, s:s, s:s, s:I}", "disk", p->v[i].disk->name,
-                            "tracking", plan_tracking(&p->v[i]), "reason", p->v[i].reason, "size",
+                            "tracking", plan_tracking(&p->v[i]), "reason",
+                            p->v[i].reason, "size",
                             (int64_t)p->v[i].disk->size)) < 0)
             return NULL;
     for (size_t i = 0; i < source_n_disks(s); i++) {

@@ -23,7 +23,7 @@ struct prune {
     const struct job_prune_opts *opts;
     const struct job_hooks *hooks;
     struct repo *repo;
-    struct point_list list; /* of all machines */
+    struct point_list list;    /* of all machines */
     struct point_list partial; /* of unfinished runs */
     /* by point of the list */
     bool *named;        /* by its own name, or by its machine's */

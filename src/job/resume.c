@@ -62,6 +62,8 @@ choose_disk(const struct backup *b, struct plan_disk *p,
     if (p->rest != NULL || d->done == d->size) {
         p->reason = "";
         p->lost = false;
+    } else if (d->base_generation == NULL && d->reason[0] != '\0') {
+        p->reason = d->reason; /* the same as then */
     }
 }
 
@@ -275,8 +277,8 @@ partial_disk(const struct backup *b, size_t i, struct point_disk *d,
         copy_text(&d->tracking, plan_tracking(p), err) < 0 ||
         copy_text(&d->reason, p->reason, err) < 0)
         return -1;
-    return (c->resumed && c->untouched ? keep_record
-                                       : new_record)(b, i, d, err);
+    return (c->resumed && c->untouched ? keep_record : new_record)(b, i, d,
+                                                                   err);
 }
 
 static int
@@ -365,9 +367,9 @@ resume_tell(struct backup *b)
         done += p->disks[i].done;
         size += p->disks[i].size;
     }
-    hooks_event(b->hooks, jv_build("{s:s, s:s, s:I, s:I}", "event",
-                                   "checkpoint", "point", p->id, "done",
-                                   (int64_t)done, "size", (int64_t)size));
+    hooks_event(b->hooks,
+                jv_build("{s:s, s:s, s:I, s:I}", "event", "checkpoint", "point",
+                         p->id, "done", (int64_t)done, "size", (int64_t)size));
 }
 
 void
@@ -402,8 +404,8 @@ resume_report(const struct backup *b, struct jv *o)
         struct jv *d = (struct jv *)(uintptr_t)jv_at(disks, i);
 
         if (b->plan.v[i].resumed != NULL &&
-            (jv_set_int(d, "resumed_bytes",
-                        (int64_t)b->copy[i].resumed_bytes) < 0 ||
+            (jv_set_int(d, "resumed_bytes", (int64_t)b->copy[i].resumed_bytes) <
+                 0 ||
              jv_set_str(d, "note", b->resumed_note) < 0))
             return -1;
     }

@@ -385,8 +385,8 @@ add_bitmap(struct source *s, const struct capture_disk *d, const char *name,
 {
     if (s->rung == RUNG_OVERLAY)
         return jv_add(list, jv_string(name));
-    return jv_add(list, jv_build("{s:s, s:s}", "node", disk_node(s, d), "name",
-                                 name));
+    return jv_add(
+        list, jv_build("{s:s, s:s}", "node", disk_node(s, d), "name", name));
 }
 
 static int
