@@ -25,6 +25,11 @@ static const struct opt opts[] = {
     OPT(paranoid, 0, NULL, opt_set_flag,
         "decode and compare every chunk before it is trusted"),
     OPT(threads, 0, "N", opt_set_threads, "worker threads (one per CPU)"),
+    OPT(resume, 0, NULL, opt_set_flag,
+        "finish the point that a run which was cut off had\nbegun; QEMU must "
+        "still hold its instant"),
+    OPT(hold, 0, NULL, opt_set_flag,
+        "when the repository fails, leave the instant in QEMU\nfor --resume"),
     OPT_END,
 };
 
@@ -38,6 +43,11 @@ check_lists(const struct opts *o, struct err *err)
                 return err_set(err, ERR_USAGE,
                                "backup: disk '%s' is both wanted and excluded",
                                o->disks.v[i]);
+    if (o->resume && (o->full || o->disks.n > 0 || o->exclude.n > 0))
+        return err_set(err, ERR_USAGE,
+                       "backup: --resume takes the disks and the way of the "
+                       "run that was cut off; leave --full, --disk and "
+                       "--exclude away");
     return 0;
 }
 
@@ -90,7 +100,9 @@ run(struct cli *c, struct err *err)
                                 .tags = cli_list(&c->o.tags),
                                 .zstd_level = c->o.compress,
                                 .paranoid = c->o.paranoid,
-                                .threads = c->o.threads};
+                                .threads = c->o.threads,
+                                .resume = c->o.resume,
+                                .hold = c->o.hold};
     struct err shown = ERR_INIT;
     int ret;
 

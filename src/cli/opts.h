@@ -57,6 +57,7 @@ struct opts {
     bool paranoid;
     bool structure;
     bool resume;
+    bool hold;
     bool read_only;
     bool repair;
     unsigned sample;     /* of 10000 */

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "adopt.h"
 #include "backup.h"
 #include "canary.h"
 #include "cleanup.h"
@@ -132,16 +133,24 @@ note_gone(struct backup *b)
 }
 
 static int
-choose(struct backup *b, struct err *err)
+choose_new(struct backup *b, struct err *err)
 {
-    if (source_rung(b->source) == RUNG_NONE)
-        return err_set(err, ERR_UNSUPPORTED, "%s", source_refusal(b->source));
     if (recover(b, err) < 0)
         return -1;
     if (plan_make(b->opts, b->source, &b->points, repo_id(b->repo),
                   repo_chunk_size(b->repo), &b->plan, err) < 0)
         return -1;
     resume_choose(b);
+    return 0;
+}
+
+static int
+choose(struct backup *b, struct err *err)
+{
+    if (source_rung(b->source) == RUNG_NONE)
+        return err_set(err, ERR_UNSUPPORTED, "%s", source_refusal(b->source));
+    if ((b->opts->resume ? adopt_choose : choose_new)(b, err) < 0)
+        return -1;
     b->copy = calloc(b->plan.n, sizeof *b->copy);
     b->got = calloc(b->plan.n, sizeof *b->got);
     if (b->copy == NULL || b->got == NULL)
@@ -282,6 +291,7 @@ take_instant(struct backup *b, struct err *err)
         want[i].disk = p->source;
         want[i].base = p->base != NULL ? p->base->generation : NULL;
         want[i].rest = p->rest;
+        want[i].note = p->reason;
         want[i].generation = p->generation;
         want[i].canaries = p->canaries;
         want[i].n_canaries = p->n_canaries;
@@ -415,7 +425,8 @@ copy_disks(struct backup *b, struct err *err)
         b->copy[i].socket = b->got[i].socket;
         b->copy[i].export_name = b->got[i].export_name;
         b->copy[i].dirty_context = b->got[i].dirty_context;
-        if ((b->plan.v[i].base != NULL) != (b->got[i].dirty_context != NULL))
+        if (!b->copy[i].same &&
+            (b->plan.v[i].base != NULL) != (b->got[i].dirty_context != NULL))
             return err_set(err, ERR_PROTOCOL,
                            "disk '%s': its export does not say what changed",
                            b->copy[i].name);
@@ -437,20 +448,31 @@ copy_disks(struct backup *b, struct err *err)
 
 /* Exports that could not be removed hurt nobody's data: the point is complete,
  * and the next run clears them away. */
-static int
-commit(struct backup *b, struct err *err)
+static void
+release(struct backup *b)
 {
     struct err why = ERR_INIT;
 
+    b->released = true;
     if (source_release(b->source, &why) < 0)
         backup_warn(b,
                     "something of this backup is left in QEMU (the next run "
                     "removes it): %s",
                     why.msg);
+}
+
+static int
+commit(struct backup *b, struct err *err)
+{
+    struct err why = ERR_INIT;
+
+    if (!b->opts->hold) /* else the commit may fail, too */
+        release(b);
     if (backup_record(b, err) < 0 || repo_commit(b->session, b->point, err) < 0)
         return err_side(err, ERR_SIDE_REPO);
     b->taken = false;
-    err_clear(&why);
+    if (b->opts->hold)
+        release(b);
     if (source_settle(b->source, true, &why) < 0)
         backup_warn(b, "bitmaps in QEMU are not as they should be: %s",
                     why.msg);
@@ -476,6 +498,22 @@ undo(struct backup *b)
                    why.msg);
 }
 
+/* The repository is what failed, and the instant may wait for it. */
+static void
+hold(struct backup *b, const struct err *why)
+{
+    if (!b->opts->hold || !b->taken || b->released ||
+        why->side != ERR_SIDE_REPO)
+        return;
+    b->taken = false;
+    source_hold(b->source);
+    hooks_event(b->hooks,
+                jv_build("{s:s, s:s}", "event", "warning", "message",
+                         "the instant is held in QEMU for 'backup --resume'; "
+                         "until then nobody watches its scratch space, and a "
+                         "full one may stop the machine"));
+}
+
 static void
 backup_done(struct backup *b)
 {
@@ -487,6 +525,7 @@ backup_done(struct backup *b)
     }
     free(b->copy);
     free(b->got);
+    free(b->adopted);
     repo_session_free(b->session);
     point_free(b->point);
     plan_done(&b->plan);
@@ -524,8 +563,10 @@ job_backup(const struct job_backup_opts *opts, const struct job_hooks *hooks,
     if (open_both(&b, err) < 0 || begin_session(&b, err) < 0 ||
         list_points(&b, err) < 0 || choose(&b, err) < 0 || prepare(&b, err) < 0)
         return -1;
-    if (take_instant(&b, err) < 0 || copy_disks(&b, err) < 0 ||
-        commit(&b, err) < 0)
+    if ((opts->resume ? adopt_instant : take_instant)(&b, err) < 0 ||
+        copy_disks(&b, err) < 0 || commit(&b, err) < 0) {
+        hold(&b, err);
         return reached(&b, err);
+    }
     return backup_report(&b, ret_result, err);
 }

@@ -41,6 +41,7 @@ struct copy_disk {
     /* Gone on from an unfinished run: dirty_context counts for what is before
      * `split`, rest_context (NULL: read everything) for the rest. */
     bool resumed;
+    bool same; /* before `split` is nothing to read: it is this very instant */
     uint64_t split;
     const char *rest_context;
     /* results */

@@ -362,8 +362,9 @@ read_parts(struct lane *l, struct err *err)
 
     if (!d->resumed)
         return read_part(l, d->dirty_context, 0, d->size, err);
-    if (read_part(l, d->dirty_context, 0, d->split, err) < 0)
+    if (!d->same && read_part(l, d->dirty_context, 0, d->split, err) < 0)
         return -1;
+    passed(l, d->split);
     (void)pthread_mutex_lock(&l->copy->lock);
     d->resumed_bytes = d->split - d->dirty_bytes;
     (void)pthread_mutex_unlock(&l->copy->lock);

@@ -314,6 +314,7 @@ plan_base_damaged(struct plan_disk *p)
     p->base = NULL;
     p->older = NULL;
     p->resumed = NULL;
+    p->same = false;
 }
 
 void

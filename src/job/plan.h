@@ -33,6 +33,7 @@ struct plan_disk {
     /* Gone on from an unfinished run (resume.h): `base` is its record then. */
     const struct point_disk *resumed;
     const char *rest; /* generation for what it had not copied, or NULL */
+    bool same;        /* it is this very instant (adopt.h) */
     struct {
         const struct point_disk *base, *older;
         const char *reason;

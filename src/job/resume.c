@@ -97,6 +97,7 @@ resume_drop(struct plan_disk *p)
     p->lost = p->plain.lost;
     p->resumed = NULL;
     p->rest = NULL;
+    p->same = false;
 }
 
 /* Nothing of an unfinished run is reused unseen: every chunk has a record, and its
@@ -147,14 +148,16 @@ resume_check(struct backup *b, size_t i, struct err *err)
     struct copy_disk *c = &b->copy[i];
     bool own, rest;
 
-    if (alive(got->dirty_context, got, d->canaries, d->n_canaries, &own, err) <
-            0 ||
+    own = p->same; /* then there is no bitmap to ask */
+    if ((!own && alive(got->dirty_context, got, d->canaries, d->n_canaries,
+                       &own, err) < 0) ||
         alive(got->rest_context, got, d->base_canaries, d->n_base_canaries,
               &rest, err) < 0)
         return -1;
     if (!own && !rest)
         return 1;
     c->resumed = own;
+    c->same = p->same;
     c->split = d->done;
     c->rest_context = rest ? got->rest_context : NULL;
     /* The older bitmap has recorded everything that the lost one should have. */

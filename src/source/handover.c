@@ -53,11 +53,11 @@ bitmap_name(const char *repo_id, const char *generation)
     return name;
 }
 
-static int
-name_disk(struct source *s, struct capture_disk *d, size_t i,
-          const struct source_want *want, const char *repo_id, struct err *err)
+int
+capture_name_disk(struct source *s, const char *run, struct capture_disk *d,
+                  size_t i, const struct source_want *want, const char *repo_id,
+                  struct err *err)
 {
-    const char *run = rundir_id(s->run);
     unsigned no = (unsigned)i;
 
     d->disk = want->disk;
@@ -446,7 +446,8 @@ prepare(struct source *s, const char *repo_id, const struct source_want *want,
         return err_set_errno(err, ENOMEM, "capture of %zu disks", n);
     s->cap.n = n;
     for (size_t i = 0; i < n; i++)
-        if (name_disk(s, &s->cap.v[i], i, &want[i], repo_id, err) < 0)
+        if (capture_name_disk(s, rundir_id(s->run), &s->cap.v[i], i, &want[i],
+                              repo_id, err) < 0)
             return -1;
     s->dirty = true;
     if (make_scratch(s, err) < 0 || start_server(s, err) < 0)
@@ -457,7 +458,7 @@ prepare(struct source *s, const char *repo_id, const struct source_want *want,
                        err) < 0)
             return err_wrap(err, "disk '%s': canaries",
                             disk_name(s, &s->cap.v[i]));
-    return 0;
+    return capture_note(s, repo_id, want, n, err);
 }
 
 static int
@@ -481,7 +482,21 @@ begin(struct source *s, struct source_instant *ret, struct err *err)
     for (size_t i = 0; i < s->cap.n; i++)
         if (export_disk(s, &s->cap.v[i], err) < 0)
             return err_wrap(err, "disk '%s'", disk_name(s, &s->cap.v[i]));
-    return 0;
+    return capture_note_instant(s, ret, err);
+}
+
+void
+capture_got(const struct capture *c, const struct capture_disk *d,
+            struct source_got *ret)
+{
+    *ret = (struct source_got){
+        .socket = c->socket,
+        .export_name = d->export_id,
+        .dirty_context = d->base != NULL ? d->context : NULL,
+        .persistent = d->persistent,
+        .tracked = true,
+        .rest_context = d->rest != NULL ? d->rest_context : NULL,
+    };
 }
 
 int
@@ -498,17 +513,7 @@ source_begin(struct source *s, const char *repo_id,
             log_debug("clean-up after a failed start: %s", more.msg);
         return -1;
     }
-    for (size_t i = 0; i < n; i++) {
-        struct capture_disk *d = &s->cap.v[i];
-
-        got[i] = (struct source_got){
-            .socket = s->cap.socket,
-            .export_name = d->export_id,
-            .dirty_context = d->base != NULL ? d->context : NULL,
-            .persistent = d->persistent,
-            .tracked = true,
-            .rest_context = d->rest != NULL ? d->rest_context : NULL,
-        };
-    }
+    for (size_t i = 0; i < n; i++)
+        capture_got(&s->cap, &s->cap.v[i], &got[i]);
     return 0;
 }

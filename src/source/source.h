@@ -111,6 +111,7 @@ struct source_want {
     /* Generation before `base` whose bitmap is exported as well, for what an
      * unfinished run had not copied; NULL: none. */
     const char *rest;
+    const char *note; /* kept in the journal for source_standing(), or NULL */
 };
 
 struct source_got {
@@ -139,6 +140,20 @@ int source_begin(struct source *s, const char *repo_id,
                  const struct source_want *want, size_t n,
                  struct source_got *got, struct source_instant *ret,
                  struct err *err);
+
+/* What a dead run wanted of the instant that QEMU still holds whole; *ret is freed
+ * by the caller, its strings live as long as the source.  Instead of
+ * source_recover() and source_begin(); changes nothing.  ERR_NOT_FOUND: there is
+ * none, or not all of it stands. */
+int source_standing(struct source *s, const char *repo_id,
+                    const struct source_want **ret, size_t *ret_n,
+                    struct err *err);
+/* Take it over: as after source_begin() with these wants. */
+int source_adopt(struct source *s, struct source_got *got,
+                 struct source_instant *ret, struct err *err);
+/* source_close() leaves the instant in QEMU for a later source_standing().  Nobody
+ * watches its scratch space meanwhile. */
+void source_hold(struct source *s);
 
 /* Look at QEMU for up to `timeout_ms`: events, scratch space.  -1: the point is
  * broken (scratch full, job ended, QEMU gone); the guest has been continued if

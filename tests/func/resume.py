@@ -305,7 +305,7 @@ def encrypted():
         f.write("correct horse")
     lab.tm.repo = lab.tm.env["TIDEMARK_REPO"] = lab.dir + "/sealed"
     lab.tm.env["TIDEMARK_PASSPHRASE_COMMAND"] = "cat " + secret
-    lab.tm.ok("init", "--encrypt", "--kdf-memory", "64M")
+    lab.tm.init("--encrypt", "--kdf-memory", "64M")
     event = cut(lab)
     write_around(lab, event)
     r = next_backup(lab)
@@ -371,6 +371,197 @@ def whole():
     lab.restores()
     lab.tracking(lab.backup(), vda="incremental", vdb="incremental")
     lab.restores()
+
+
+# -- the same instant --------------------------------------------------------
+
+def wait_free(lab, *args, env=None):
+    """Run a backup once the dead run's lock is gone."""
+    r = None
+
+    def not_busy():
+        nonlocal r
+        r = lab.tm.run("backup", lab.vm.address, "--json", *args, env=env)
+        return r.code != BUSY
+    wait_for("the lock of the dead run", not_busy, 60)
+    return r
+
+
+def same_instant(lab, refs, what, env=None):
+    """--resume gives the disks as they were at the dead run's instant."""
+    r = wait_free(lab, "--resume", env=env)
+    need(r.committed, what + ": it commits", r)
+    r.point = r.committed["point"]
+    lab.refs[r.point] = refs
+    lab.order.append(r.point)
+    equal(lab.vm.leftovers(), [], what + ": leftovers")
+    equal(os.listdir(lab.tm.scratch), [], what + ": scratch")
+    lab.restores(r.point)
+    return r
+
+
+def goes_on(lab):
+    lab.tracking(lab.backup(), vda="incremental", vdb="incremental")
+    lab.all_restore()
+    lab.verifies()
+
+
+RUNGS = ({}, {"TIDEMARK_PULL": "overlay"})
+
+
+@test("--resume: the same instant, first and incremental, both rungs")
+def finish():
+    for env in RUNGS:
+        for old in (False, True):
+            lab = slow_lab(full=not old)
+            lab.tm.env.update(env)
+            if old:
+                lab.backup()
+                noise(lab, "vda", 0, SIZE)
+                noise(lab, "vdb", 0, 4 * MiB)
+            refs = lab.reference()
+            event = cut(lab)
+            write_around(lab, event)
+            r = same_instant(lab, refs, "%s %s" % (env, old))
+            resumed(lab, r, event, "same instant")
+            check("instant" in r.disk("vda")["note"], "note", r)
+            hidden(lab, 1 + old)
+            goes_on(lab)
+            lab.vm.quit()
+
+
+@test("--resume of a run that had made nothing durable: read from the start")
+def from_start():
+    lab = slow_lab(checkpoint="1000000000,1000000")
+    refs = lab.reference()
+    run = lab.tm.start("backup", lab.vm.address)
+    wait_for("the instant", lambda: len(lab.vm.filters()) == 2)
+    wait_for("its exports", lambda: len(
+        lab.vm.qmp.call("query-block-exports")) == 2)
+    # the journal's last word comes after the exports
+    wait_for("its journal", lambda: "time_ns" in journal(lab))
+    run.kill()
+    write_around(lab, {"done": 0})
+    r = same_instant(lab, refs, "from the start")
+    check("resumed_bytes" not in r.disk("vda"), "nothing was durable", r)
+    goes_on(lab)
+
+
+def journal(lab):
+    text = ""
+    for f in os.listdir(lab.tm.run_dir):
+        if f.endswith(".lock") and not f.startswith("pid-"):
+            with open(os.path.join(lab.tm.run_dir, f)) as file:
+                text += file.read()
+    return text
+
+
+@test("--resume of a run that went on from another, killed once more")
+def finish_twice():
+    lab = slow_lab(full=False)
+    lab.backup()
+    noise(lab, "vda", 0, SIZE)
+    noise(lab, "vdb", 0, 4 * MiB)
+    event = cut(lab)
+    write_around(lab, event)
+    refs = lab.reference()
+    # a new instant, based on what the first run has made durable
+    wait_for("the lock", lambda: cut_again(lab), 60)
+    write_around(lab, event, 20)
+    wait_for("the lock", lambda: cut_again(lab, "--resume"), 60)
+    write_around(lab, event, 30)
+    r = same_instant(lab, refs, "twice")
+    resumed(lab, r, event, "twice")
+    goes_on(lab)
+
+
+def cut_again(lab, *args):
+    """cut(), but False while the dead run's lock is held."""
+    run = lab.tm.start("backup", lab.vm.address, "--json", *args)
+    for line in iter(run.line, ""):
+        if json.loads(line).get("event") == "checkpoint":
+            run.kill()
+            return True
+    r = run.wait()
+    need(r.code == BUSY, "a part became durable", r)
+    return False
+
+
+def refused(lab, what, *words):
+    filters = lab.vm.filters()
+    bitmaps = {n: sorted(b["name"] for b in v)
+               for n, v in lab.vm.bitmaps().items()}
+    r = wait_free(lab, "--resume")
+    check(r.code not in (OK, WARNING, BUSY), what + ": refused", r)
+    check(any(w in r.err for w in words), what + ": says why", r)
+    check("without" in r.err, what + ": says what to do", r)
+    equal(lab.vm.filters(), filters, what + ": filters as before")
+    equal({n: sorted(b["name"] for b in v)
+           for n, v in lab.vm.bitmaps().items()}, bitmaps,
+          what + ": bitmaps as before")
+
+
+@test("--resume refused: nothing changes, and a plain backup goes on")
+def refusals():
+    lab = slow_lab()
+    refused(lab, "no dead run", "no run was cut off")
+    event = cut(lab)
+    job = lab.vm.qmp.call("query-jobs")[0]["id"]
+    lab.vm.qmp.call("job-cancel", id=job)
+    refused(lab, "job canceled", "job", "does not hold")
+    write_around(lab, event)
+    resumed(lab, next_backup(lab), event, "after a refusal")
+
+    noise(lab, "vda", 0, SIZE, 1)
+    event = cut(lab)
+    other = lab.dir + "/other"
+    lab.tm.ok("init", other)
+    r = wait_free(lab, "--resume", "--repo", other)
+    check("another repository" in r.err, "another repository", r)
+    node, name = generations(lab, "vda")[-1]
+    lab.vm.qmp.call("block-dirty-bitmap-remove", node=node, name=name)
+    refused(lab, "bitmap removed", "bitmap")
+    r = next_backup(lab)
+    lab.restores(r.point)
+
+    noise(lab, "vda", 0, SIZE, 2)
+    cut(lab)
+    lab.vm.kill()
+    lab.vm.start()
+    refused(lab, "QEMU restarted", "disk", "hold", "job")
+    r = next_backup(lab)
+    lab.restores(r.point)
+    lab.verifies()
+
+
+@test("--hold: the repository goes away, the instant waits for it")
+def hold():
+    lab = slow_lab()
+    refs = lab.reference()
+    run, event = start(lab, "--hold")
+    away = lab.tm.repo + ".away"
+    os.rename(lab.tm.repo, away)
+    r = run.wait(120)
+    check(r.code not in (OK, WARNING), "not a success", r)
+    equal(len(lab.vm.filters()), 2, "the instant is held")
+    os.rename(away, lab.tm.repo)
+    write_around(lab, event)
+    r = same_instant(lab, refs, "held")
+    resumed(lab, r, event, "held")
+    goes_on(lab)
+
+
+@test("--hold, and then a plain backup: cleared away, gone on from")
+def hold_plain():
+    lab = slow_lab()
+    run, event = start(lab, "--hold")
+    away = lab.tm.repo + ".away"
+    os.rename(lab.tm.repo, away)
+    run.wait(120)
+    os.rename(away, lab.tm.repo)
+    write_around(lab, event)
+    resumed(lab, next_backup(lab), event, "plain")
+    goes_on(lab)
 
 
 tap.main()

@@ -177,3 +177,22 @@ source_settle(struct source *s, bool committed, struct err *err)
     }
     return 0;
 }
+
+int
+source_standing(struct source *s, const char *repo_id,
+                const struct source_want **ret, size_t *ret_n, struct err *err)
+{
+    return err_set(err, ERR_NOT_FOUND, "no instant can be finished");
+}
+
+int
+source_adopt(struct source *s, struct source_got *got,
+             struct source_instant *ret, struct err *err)
+{
+    return err_set(err, ERR_NOT_FOUND, "no instant can be finished");
+}
+
+void
+source_hold(struct source *s)
+{
+}
