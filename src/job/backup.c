@@ -424,6 +424,7 @@ copy_disks(struct backup *b, struct err *err)
             return err_wrap(err, "disk '%s'", b->copy[i].name);
         b->copy[i].socket = b->got[i].socket;
         b->copy[i].export_name = b->got[i].export_name;
+        b->copy[i].scratch = b->got[i].scratch;
         b->copy[i].dirty_context = b->got[i].dirty_context;
         if (!b->copy[i].same &&
             (b->plan.v[i].base != NULL) != (b->got[i].dirty_context != NULL))

@@ -1,8 +1,11 @@
 #include "lane.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cleanup.h"
 #include "log.h"
@@ -192,6 +195,48 @@ zero_run(struct lane *l, uint64_t index, uint64_t n, struct err *err)
     return r;
 }
 
+/* The next stretch of chunks from `index` to `end` that the scratch file has
+ * something of: false: none.  A file that cannot tell has all. */
+static bool
+overwritten(struct lane *l, uint64_t index, uint64_t end, uint64_t *ret_start,
+            uint64_t *ret_end)
+{
+    const uint32_t chunk_size = l->copy->opts->chunk_size;
+    off_t data = lseek(l->scratch_fd, (off_t)chunk_off(l, index), SEEK_DATA);
+    off_t hole;
+
+    *ret_start = index;
+    *ret_end = end;
+    if (data < 0)
+        return errno != ENXIO;
+    if ((uint64_t)data >= chunk_off(l, end))
+        return false;
+    hole = lseek(l->scratch_fd, data, SEEK_HOLE);
+    *ret_start = (uint64_t)data / chunk_size;
+    if (hole > data && (uint64_t)hole < chunk_off(l, end))
+        *ret_end = ((uint64_t)hole + chunk_size - 1) / chunk_size;
+    return true;
+}
+
+/* The export says that these chunks are zero.  Where the guest has written since
+ * the instant, that may be said of the live disk: what was there before is in the
+ * scratch file by then, because it is copied before the guest's write begins.  So
+ * the file is asked after the status, and such chunks are read. */
+static int
+zero_or_read(struct lane *l, uint64_t index, uint64_t n, struct err *err)
+{
+    uint64_t last = index + n, start, end;
+
+    while (l->scratch_fd >= 0 && index < last &&
+           overwritten(l, index, last, &start, &end)) {
+        if (zero_run(l, index, start - index, err) < 0 ||
+            read_run(l, start, end - start, err) < 0)
+            return -1;
+        index = end;
+    }
+    return zero_run(l, index, last - index, err);
+}
+
 /* Read what is data in these chunks (at most ZERO_WINDOW). */
 static int
 scan_window(struct lane *l, uint64_t index, uint64_t n, struct err *err)
@@ -207,12 +252,12 @@ scan_window(struct lane *l, uint64_t index, uint64_t n, struct err *err)
                     err) < 0)
         return -1;
     while (runs_next(&runs, &start, &m)) {
-        if (zero_run(l, index, start - index, err) < 0 ||
+        if (zero_or_read(l, index, start - index, err) < 0 ||
             read_run(l, start, m, err) < 0)
             return -1;
         index = start + m;
     }
-    return zero_run(l, index, end - index, err);
+    return zero_or_read(l, index, end - index, err);
 }
 
 static int
@@ -394,6 +439,16 @@ lane_run(struct lane *l)
     struct err err = ERR_INIT;
 
     l->base = l->disk->base;
+    l->scratch_fd = -1;
+    if (l->disk->scratch != NULL)
+        l->scratch_fd =
+            open(l->disk->scratch, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (l->disk->scratch != NULL && l->scratch_fd < 0) {
+        (void)err_set_errno(&err, errno, "open scratch file '%s'",
+                            l->disk->scratch);
+        copy_fail(l->copy, &err);
+        return;
+    }
     if (read_disk(l, &err) < 0) {
         copy_fail(l->copy, &err);
         /* Buffers are the server's until their reads have ended. */
@@ -401,4 +456,6 @@ lane_run(struct lane *l)
             (void)nbd_reader_wait(l->nbd, 0, NULL);
     }
     close_export(l);
+    if (l->scratch_fd >= 0)
+        (void)close(l->scratch_fd);
 }

@@ -54,6 +54,7 @@ struct lane {
                                protected by copy.lock */
     /* of the reader thread */
     struct map_reader *base; /* dropped when it cannot be read */
+    int scratch_fd;          /* or -1 */
     unsigned n_reading;
     int read_errno;    /* of the first failed read, or 0 */
     uint64_t read_off; /* of that read */

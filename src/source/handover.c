@@ -487,7 +487,7 @@ begin(struct source *s, struct source_instant *ret, struct err *err)
 
 void
 capture_got(const struct capture *c, const struct capture_disk *d,
-            struct source_got *ret)
+            enum rung rung, struct source_got *ret)
 {
     *ret = (struct source_got){
         .socket = c->socket,
@@ -496,6 +496,7 @@ capture_got(const struct capture *c, const struct capture_disk *d,
         .persistent = d->persistent,
         .tracked = true,
         .rest_context = d->rest != NULL ? d->rest_context : NULL,
+        .scratch = rung == RUNG_SNAPSHOT ? d->path : NULL,
     };
 }
 
@@ -514,6 +515,6 @@ source_begin(struct source *s, const char *repo_id,
         return -1;
     }
     for (size_t i = 0; i < n; i++)
-        capture_got(&s->cap, &s->cap.v[i], &got[i]);
+        capture_got(&s->cap, &s->cap.v[i], s->rung, &got[i]);
     return 0;
 }

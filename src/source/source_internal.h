@@ -120,7 +120,7 @@ int capture_name_disk(struct source *s, const char *run, struct capture_disk *d,
                       size_t no, const struct source_want *want,
                       const char *repo_id, struct err *err);
 void capture_got(const struct capture *c, const struct capture_disk *d,
-                 struct source_got *ret);
+                 enum rung rung, struct source_got *ret);
 /* Write down what is about to be captured, and that it was. */
 int capture_note(struct source *s, const char *repo_id,
                  const struct source_want *want, size_t n, struct err *err);
