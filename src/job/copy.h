@@ -20,6 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "audit.h"
 #include "heal.h"
 #include "repo.h"
 
@@ -45,6 +46,7 @@ struct copy_disk {
     bool same; /* before `split` is nothing to read: it is this very instant */
     uint64_t split;
     const char *rest_context;
+    struct audit audit; /* clean chunks to compare with the base */
     /* results */
     uint64_t read_bytes, dirty_bytes, new_bytes, stored_bytes;
     uint64_t healed_chunks; /* of heal: stored again */
@@ -55,6 +57,9 @@ struct copy_disk {
     struct chunk_id root; /* of the map with them */
     bool untouched;       /* not begun */
     bool base_gone;       /* there was one: `base` is not compared with */
+    uint64_t audited_chunks, audit_bytes; /* compared; read for it */
+    bool audit_failed;  /* why the copy failed: a clean chunk had changed */
+    uint64_t audit_off; /* where it is */
 };
 
 /* Called about ten times a second by the thread that is in copy_run(); `total`

@@ -229,6 +229,9 @@ copy_last_mark(struct copy *c, const struct err *why)
 {
     struct err err = ERR_INIT;
 
+    for (size_t i = 0; i < c->n_lanes; i++)
+        if (c->lanes[i].disk->audit_failed || c->lanes[i].disk->base_damaged)
+            return false; /* its base is not to be built upon */
     return why->side != ERR_SIDE_REPO &&
            reached(c, LAST_BYTES_SHARE, LAST_TIME_SHARE) && measure(c) &&
            finish_maps(c, &err) == 0;

@@ -1,6 +1,8 @@
 #include "plan.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -339,6 +341,30 @@ plan_tracking(const struct plan_disk *p)
                      p->resumed->done < p->resumed->size;
 
     return p->base != NULL && !rest_full ? "incremental" : "full";
+}
+
+void
+plan_audit_failed(struct plan_disk *p, uint64_t off)
+{
+    (void)snprintf(p->text, sizeof p->text,
+                   "audit failed: what lies at offset %" PRIu64
+                   " changed without being marked",
+                   off);
+    p->reason = p->text;
+    p->lost = true;
+    p->base = NULL;
+    p->resumed = NULL;
+    p->same = false;
+}
+
+void
+plan_base_gone(struct plan_disk *p)
+{
+    p->reason = "base was removed during the backup";
+    p->lost = true;
+    p->base = p->older = NULL;
+    p->resumed = NULL;
+    p->same = false;
 }
 
 void

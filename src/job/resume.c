@@ -275,6 +275,10 @@ partial_disk(const struct backup *b, size_t i, struct point_disk *d,
 
     d->size = c->size;
     d->chunk_size = repo_chunk_size(b->repo);
+    /* Not to its end: the next run audits the same. */
+    d->audit.round = p->base != NULL    ? p->base->audit.round
+                     : p->older != NULL ? p->older->audit.round
+                                        : 0;
     if (copy_text(&d->name, p->disk->name, err) < 0 ||
         copy_text(&d->format, p->disk->format, err) < 0 ||
         copy_text(&d->tracking, plan_tracking(p), err) < 0 ||
@@ -354,6 +358,40 @@ resume_checkpoint(void *arg, struct err *err)
     p = NULL;
     atomic_fetch_add(&b->checkpoints, 1);
     return 0;
+}
+
+static bool
+stands(const struct point_list *l, const struct point_disk *d)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        const struct point_disk *o = point_disk(l->v[i], d->name);
+
+        if (o != NULL && chunk_id_equal(&o->root, &d->root) &&
+            o->size == d->size)
+            return true;
+    }
+    return false;
+}
+
+void
+resume_look_again(struct backup *b)
+{
+    CLEANUP(point_list_done) struct point_list now = {0};
+    CLEANUP_JV struct jv *bad = NULL;
+
+    if (atomic_load(&b->checkpoints) == 0)
+        return;
+    if (repo_points_all(b->repo, b->machine, &now, &bad, NULL) < 0)
+        now.n = 0;
+    for (size_t i = 0; i < b->plan.n; i++) {
+        struct plan_disk *p = &b->plan.v[i];
+
+        if (p->base == NULL || stands(&now, p->base))
+            continue;
+        plan_base_gone(p);
+        b->copy[i].resumed = b->copy[i].same = false;
+        b->got[i].dirty_context = b->copy[i].dirty_context = NULL;
+    }
 }
 
 void

@@ -28,6 +28,10 @@ int resume_check(struct backup *b, size_t i, struct err *err);
 /* When a checkpoint is due, and what makes it. */
 void resume_limits(struct backup *b, struct copy_opts *opts);
 int resume_checkpoint(void *backup, struct err *err);
+/* Before the copy begins again: bases that were chosen under a session before the
+ * last checkpoint count only if they are still there; what has none is read in
+ * full. */
+void resume_look_again(struct backup *b);
 /* Tell of the checkpoint that was made last, once. */
 void resume_tell(struct backup *b);
 /* The copy has failed, but what `done` and `root` of its disks say is good. */

@@ -122,6 +122,11 @@ struct point_disk {
     char *base_generation;
     uint64_t base_canaries[POINT_CANARIES];
     size_t n_base_canaries;
+    struct {
+        uint64_t round; /* audits so far: which chunks are next */
+        uint64_t bound; /* runs that cover the disk; 0: was not audited */
+        uint64_t chunks, bytes; /* compared; read for it */
+    } audit;                    /* of what was taken to be unchanged */
 };
 
 struct point {

@@ -373,6 +373,44 @@ def whole():
     lab.restores()
 
 
+@test("a guest that zeroes and trims during a backup: the point has what was")
+def zeroed():
+    lab = slow_lab(rate=4 * MiB)
+    refs = lab.reference()
+    run, event = start(lab, "--hold")
+    lab.vm.io("vda", "write -z 20M 4M", "write -z -u 28M 2M",
+              "discard 26M 1M")
+    r = run.wait()
+    need(r.committed, "it commits", r)
+    lab.refs[r.committed["point"]] = refs
+    lab.order.append(r.committed["point"])
+    lab.restores()
+    lab.tracking(lab.backup(), vda="incremental", vdb="incremental")
+    lab.restores()
+
+
+@test("an audit fails after a part became durable: full read, same instant")
+def audited():
+    lab = slow_lab(full=False)
+    lab.backup()
+    (node, name), = generations(lab, "vda")
+    lab.vm.qmp.call("block-dirty-bitmap-disable", node=node, name=name)
+    noise(lab, "vda", SIZE - 2 * MiB, MiB)
+    lab.vm.qmp.call("block-dirty-bitmap-enable", node=node, name=name)
+    noise(lab, "vda", 0, SIZE - 4 * MiB)
+    noise(lab, "vdb", 0, 4 * MiB)
+    r = lab.backup("--audit", "all")
+    check(any(e.get("event") == "checkpoint" for e in r.events),
+          "a part was durable", r)
+    lab.tracking(r, vda="full")
+    check("audit" in r.disk("vda")["reason"], "reason", r)
+    hidden(lab, 2)
+    lab.restores()
+    lab.tracking(lab.backup(), vda="incremental", vdb="incremental")
+    lab.all_restore()
+    lab.verifies()
+
+
 # -- the same instant --------------------------------------------------------
 
 def wait_free(lab, *args, env=None):
