@@ -91,7 +91,7 @@ _tidemark()
     backup)
         opts='--repo --name --full --disk --exclude --tag --quiesce --scratch
               --compress --paranoid --audit --threads --limit-rate --no-backoff
-              --scratch-max'
+              --scratch-max --resume --hold'
         ;;
     points | show) opts='--repo' ;;
     restore)

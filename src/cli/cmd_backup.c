@@ -39,6 +39,11 @@ static const struct opt opts[] = {
               "read on at full speed when the guest becomes slow"),
     OPT_NAMED("scratch-max", scratch_max, "SIZE", opt_set_scratch_max,
               "give up when the scratch files take more than this"),
+    OPT(resume, 0, NULL, opt_set_flag,
+        "finish the point that a run which was cut off had\nbegun; QEMU must "
+        "still hold its instant"),
+    OPT(hold, 0, NULL, opt_set_flag,
+        "when the repository fails, leave the instant in QEMU\nfor --resume"),
     OPT_END,
 };
 
@@ -52,6 +57,11 @@ check_lists(const struct opts *o, struct err *err)
                 return err_set(err, ERR_USAGE,
                                "backup: disk '%s' is both wanted and excluded",
                                o->disks.v[i]);
+    if (o->resume && (o->full || o->disks.n > 0 || o->exclude.n > 0))
+        return err_set(err, ERR_USAGE,
+                       "backup: --resume takes the disks and the way of the "
+                       "run that was cut off; leave --full, --disk and "
+                       "--exclude away");
     return 0;
 }
 
@@ -155,7 +165,9 @@ take_point(struct cli *c, const char *address, struct err *err)
                                 .audit = c->o.audit,
                                 .threads = c->o.threads,
                                 .limit_rate = c->o.limit_rate,
-                                .no_backoff = c->o.no_backoff};
+                                .no_backoff = c->o.no_backoff,
+                                .resume = c->o.resume,
+                                .hold = c->o.hold};
     struct err shown = ERR_INIT;
     int ret;
 

@@ -60,6 +60,7 @@ struct opts {
     unsigned audit; /* of 10000 */
     bool structure;
     bool resume;
+    bool hold;
     bool read_only;
     bool repair;
     unsigned sample;      /* of 10000 */

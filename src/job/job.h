@@ -50,6 +50,8 @@ struct job_backup_opts {
     unsigned audit;      /* share of 10000 of what is clean; 0: none */
     uint64_t limit_rate; /* bytes read per second, 0: no limit */
     bool no_backoff;     /* read on when the guest becomes slow */
+    bool resume;         /* finish the instant of a run that was cut off */
+    bool hold;           /* when the repository fails, leave it in QEMU */
 };
 
 /* Back up.  0: committed; *ret_result is the "committed" object of the design,

@@ -16,6 +16,7 @@
 #include "job.h"
 #include "jv.h"
 #include "log.h"
+#include "resume.h"
 
 void
 backup_warn(struct backup *b, const char *fmt, ...)
@@ -79,7 +80,7 @@ fill_disk(struct backup *b, size_t i, struct point_disk *d, struct err *err)
 
     d->name = strdup(p->disk->name);
     d->format = strdup(p->disk->format);
-    d->tracking = strdup(p->base != NULL ? "incremental" : "full");
+    d->tracking = strdup(plan_tracking(p));
     d->reason = strdup(p->reason);
     d->source = jv_ref(p->disk->info);
     if (b->got[i].tracked)
@@ -173,7 +174,8 @@ backup_report(struct backup *b, struct jv **ret, struct err *err)
         jv_set_int(o, "duration_ms", (int64_t)(clock_ms() - b->start_ms)) < 0 ||
         jv_set_int(o, "healed_chunks", (int64_t)healed) < 0 ||
         impact_report(b->impact, o) < 0 ||
-        jv_set(o, "warnings", TAKE_PTR(b->warnings)) < 0)
+        jv_set(o, "warnings", TAKE_PTR(b->warnings)) < 0 ||
+        resume_report(b, o) < 0)
         return err_set_errno(err, ENOMEM, "point %s is committed; its report",
                              b->point->id);
     *ret = TAKE_PTR(o);

@@ -287,6 +287,48 @@ rundir_dead(const struct rundir *r)
     return r->dead;
 }
 
+static bool
+is_run_id(const char *text)
+{
+    uint8_t id[RUN_ID_LEN / 2];
+
+    return hex_decode(text, id, sizeof id);
+}
+
+int
+rundir_adopt(struct rundir *r, const char **ret_dir, struct err *err)
+{
+    const char *id = jv_get_str(r->dead, "run");
+    const char *scratch = jv_get_str(r->dead, "scratch");
+    const char *sockets = jv_get_str(r->dead, "sockets");
+    CLEANUP_CLOSE int fd = -1;
+
+    if (id == NULL || !is_run_id(id) || scratch == NULL || sockets == NULL)
+        return err_set(err, ERR_NOT_FOUND,
+                       "the journal of the dead run cannot be read");
+    fd = open(scratch, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
+        return err_set_errno(err, errno, "lock scratch directory '%s'",
+                             scratch);
+    r->scratch = strdup(scratch);
+    r->sockets = strdup(sockets);
+    if (r->scratch == NULL || r->sockets == NULL ||
+        jv_set_int(r->dead, "pid", getpid()) < 0)
+        return err_set_errno(err, ENOMEM, "run directory");
+    memcpy(r->id, id, sizeof r->id);
+    r->scratch_fd = TAKE_FD(fd);
+    jv_free(r->journal);
+    r->journal = TAKE_PTR(r->dead);
+    *ret_dir = r->scratch;
+    return write_journal(r, err);
+}
+
+void
+rundir_hold(struct rundir *r)
+{
+    free(TAKE_PTR(r->scratch)); /* the directory stays, its lock goes */
+}
+
 int
 rundir_note(struct rundir *r, const char *key, const char *value,
             struct err *err)
@@ -374,14 +416,6 @@ rundir_scratch_end(struct rundir *r)
     r->scratch_fd = -1;
     free(r->scratch);
     r->scratch = NULL;
-}
-
-static bool
-is_run_id(const char *text)
-{
-    uint8_t id[RUN_ID_LEN / 2];
-
-    return hex_decode(text, id, sizeof id);
 }
 
 static void

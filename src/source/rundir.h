@@ -45,6 +45,13 @@ const char *rundir_id(const struct rundir *r);
 /* The journal that a dead run left (borrowed), or NULL. */
 const struct jv *rundir_dead(const struct rundir *r);
 
+/* Be the dead run: its id, directories and journal are this run's from now on.
+ * *ret_dir is its scratch directory. */
+int rundir_adopt(struct rundir *r, const char **ret_dir, struct err *err);
+
+/* Leave the scratch directory where it is when closed (not clean). */
+void rundir_hold(struct rundir *r);
+
 /* Note a fact before making it true: a string under `key`. */
 int rundir_note(struct rundir *r, const char *key, const char *value,
                 struct err *err);

@@ -166,6 +166,12 @@ source_release(struct source *s, struct err *err)
                : 0;
 }
 
+void
+source_keep(struct source *s)
+{
+    fake.n_kept++;
+}
+
 int
 source_settle(struct source *s, bool committed, struct err *err)
 {
@@ -195,4 +201,23 @@ int
 source_impact_look(struct source *s, struct guest_io *ret)
 {
     return -1;
+}
+
+int
+source_standing(struct source *s, const char *repo_id,
+                const struct source_want **ret, size_t *ret_n, struct err *err)
+{
+    return err_set(err, ERR_NOT_FOUND, "no instant can be finished");
+}
+
+int
+source_adopt(struct source *s, struct source_got *got,
+             struct source_instant *ret, struct err *err)
+{
+    return err_set(err, ERR_NOT_FOUND, "no instant can be finished");
+}
+
+void
+source_hold(struct source *s)
+{
 }
