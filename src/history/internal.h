@@ -30,10 +30,11 @@ struct history_lines {
 void lines_init(struct history_lines *l);
 void lines_done(struct history_lines *l);
 void lines_add(struct history_lines *l, const char *line);
-/* Take what is there: *ret is the caller's, the buffer is empty again. */
-void lines_take(struct history_lines *l, struct buf *ret, uint64_t *ret_lost);
+/* Take what is there, with a word about what was lost: *ret is the caller's, the
+ * buffer is empty again. */
+void lines_take(struct history_lines *l, struct buf *ret);
 /* Put back in front what could not be written. */
-void lines_return(struct history_lines *l, struct buf *text, uint64_t lost);
+void lines_return(struct history_lines *l, struct buf *text);
 /* Text of the database as [{"ms","text"}]; pure.  What does not parse is shown
  * as it is. */
 int lines_parse(const char *text, size_t len, struct jv *array);

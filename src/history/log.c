@@ -62,11 +62,20 @@ lines_add(struct history_lines *l, const char *line)
 }
 
 void
-lines_take(struct history_lines *l, struct buf *ret, uint64_t *ret_lost)
+lines_take(struct history_lines *l, struct buf *ret)
 {
+    char text[96];
+
     (void)pthread_mutex_lock(&l->lock);
+    if (l->n_lost > 0) {
+        int n = snprintf(text, sizeof text,
+                         "%" PRIu64 " (%" PRIu64
+                         " lines left out: too many at once)\n",
+                         clock_ms() - l->start_ms, l->n_lost);
+
+        (void)buf_append(&l->text, text, (size_t)n, NULL);
+    }
     *ret = l->text;
-    *ret_lost = l->n_lost;
     l->text = (struct buf)BUF_INIT;
     l->n_lost = 0;
     (void)pthread_mutex_unlock(&l->lock);
@@ -74,10 +83,9 @@ lines_take(struct history_lines *l, struct buf *ret, uint64_t *ret_lost)
 
 /* Those that came meanwhile belong behind. */
 void
-lines_return(struct history_lines *l, struct buf *text, uint64_t lost)
+lines_return(struct history_lines *l, struct buf *text)
 {
     (void)pthread_mutex_lock(&l->lock);
-    l->n_lost += lost;
     if (l->text.len > 0 &&
         (text->len + l->text.len > WAITING_MAX ||
          buf_append(text, l->text.data, l->text.len, NULL) < 0))

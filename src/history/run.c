@@ -224,18 +224,6 @@ write_state(struct history *h, struct err *err)
                   (int64_t)h->done, (int64_t)h->total, h->ring.next_seq);
 }
 
-static void
-say_lost(struct history *h, uint64_t lost)
-{
-    char text[64];
-
-    if (lost == 0)
-        return;
-    (void)snprintf(text, sizeof text, "(%llu lines left out: too many at once)",
-                   (unsigned long long)lost);
-    lines_add(&h->lines, text);
-}
-
 typedef int (*more_fn)(struct history *h, const void *arg, struct err *err);
 
 /* All that waits, and `more`, in one transaction; what was not written waits on. */
@@ -245,12 +233,11 @@ write_all(struct history *h, unsigned wait_ms, more_fn more, const void *arg,
 {
     CLEANUP(buf_done) struct buf text = BUF_INIT;
     const struct log_ring before = h->ring;
-    uint64_t lost = 0;
     int r;
 
     if (db_begin(h, wait_ms, err) < 0)
         return -1;
-    lines_take(&h->lines, &text, &lost);
+    lines_take(&h->lines, &text);
     r = add_text(h, &text, err);
     if (r == 0)
         r = write_plan(h, err);
@@ -260,11 +247,10 @@ write_all(struct history *h, unsigned wait_ms, more_fn more, const void *arg,
         r = more(h, arg, err);
     if (db_end(h, r, err) == 0) {
         jv_free(TAKE_PTR(h->plan));
-        say_lost(h, lost);
         return 0;
     }
     h->ring = before;
-    lines_return(&h->lines, &text, lost);
+    lines_return(&h->lines, &text);
     return -1;
 }
 
@@ -370,7 +356,7 @@ history_end(struct history *h, const struct history_end *e, struct err *err)
         return 0;
     if (write_all(h, END_TRIES_MS, write_end, e, err) < 0)
         return -1;
-    /* Now there is time to tidy up; the last one who closes does it anyway. */
+    /* Now there is time to make it durable; the last one who closes does it anyway. */
     (void)sqlite3_wal_checkpoint_v2(h->db, NULL, SQLITE_CHECKPOINT_PASSIVE,
                                     NULL, NULL);
     return 0;

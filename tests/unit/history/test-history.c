@@ -483,7 +483,6 @@ test_lines_that_find_no_room_are_counted(void)
     line[4999] = '\0';
     for (unsigned i = 0; i < 1000; i++)
         history_log(h, line);
-    CHECK(history_flush(h, 0, ERR_ABORT) == 0);
     ground_end(h, "done");
     run = ground_show(1);
     CHECK(
