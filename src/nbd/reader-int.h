@@ -45,6 +45,9 @@ struct read_slot {
     size_t piece_len;
     size_t seen;     /* bytes of it that the server covered */
     uint8_t *bounce; /* holds an unaligned piece, or NULL */
+    bool holes;      /* the server says that some of it is zero */
+
+    uint64_t doubt_end; /* up to here pieces are one grain, see reads.c */
 
     int error;
 };
