@@ -30,11 +30,13 @@ struct plan_disk {
     char generation[33];  /* of the bitmap to begin now */
     uint64_t canaries[4]; /* blocks that it is born with */
     size_t n_canaries;
+    const char *note; /* incremental, but something is remarkable */
 };
 
 struct plan {
     struct plan_disk *v;
     size_t n;
+    const struct point_list *points; /* borrowed */
 };
 
 /* Choose.  `points` are this machine's, in order of seq; `chunk_size` is the
@@ -49,6 +51,10 @@ void plan_base_damaged(struct plan_disk *p);
 
 /* The base's bitmap has lost its canaries: it does not say what changed. */
 void plan_base_cleared(struct plan_disk *p);
+
+/* The point that disk `i` is read incrementally from; "" for a full read. */
+const char *plan_base_id(const struct plan *p, size_t i);
+const char *plan_note(const struct plan_disk *p);
 
 /* {"event":"plan","disks":[...],"skipped":[...]}; NULL without memory. */
 struct jv *plan_event(const struct plan *p, const struct source *s);
