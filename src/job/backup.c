@@ -157,6 +157,7 @@ choose(struct backup *b, struct err *err)
     if (b->copy == NULL || b->got == NULL)
         return err_set_errno(err, ENOMEM, "backup of %zu disks", b->plan.n);
     note_gone(b);
+    backup_tell_plan(b);
     return impact_new(b->source, b->opts->limit_rate, !b->opts->no_backoff,
                       &b->impact, err);
 }

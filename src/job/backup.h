@@ -48,6 +48,9 @@ struct backup {
 void backup_warn(struct backup *b, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 
+/* What the owner should know of the plan before it is carried out. */
+void backup_tell_plan(struct backup *b);
+
 /* Everything is copied: finish the maps and fill the point. */
 int backup_record(struct backup *b, struct err *err);
 

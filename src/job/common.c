@@ -142,6 +142,14 @@ disk_json_all(struct jv *o, const struct point_disk *d)
     return d->source == NULL ? 0 : jv_set(o, "source", jv_ref(d->source));
 }
 
+static const char *
+source_word(const struct point_disk *d, const char *key)
+{
+    const char *s = jv_get_str(d->source, key);
+
+    return s != NULL ? s : "";
+}
+
 static struct jv *
 disk_json(const struct point_disk *d, bool all)
 {
@@ -156,7 +164,9 @@ disk_json(const struct point_disk *d, bool all)
         (int64_t)d->audit.chunks, "audit_bytes", (int64_t)d->audit.bytes,
         "audit_bound", (int64_t)d->audit.bound);
 
-    if (o == NULL || (all && disk_json_all(o, d) < 0))
+    if (jv_set_str(o, "base", source_word(d, "base")) < 0 ||
+        jv_set_str(o, "note", source_word(d, "note")) < 0 ||
+        (all && disk_json_all(o, d) < 0))
         return NULL;
     return TAKE_PTR(o);
 }

@@ -15,50 +15,7 @@
 #include "rand.h"
 #include "repo.h"
 #include "source.h"
-
-/* All the reasons there are. */
-enum why {
-    WHY_INCREMENTAL,
-    WHY_FIRST,
-    WHY_NEW_DISK,
-    WHY_ASKED,
-    WHY_RESIZED,
-    WHY_CHUNK_SIZE,
-    WHY_NOT_BEGUN,
-    WHY_INCONSISTENT,
-    WHY_RAW_RESTART,
-    WHY_RESTART,
-    WHY_MISSING,
-    WHY_NOT_RECORDING,
-    WHY_BUSY,
-    WHY_GRANULARITY,
-    WHY_FOREIGN,
-    WHY_BASE_DAMAGED,
-    WHY_CLEARED,
-};
-
-static const struct {
-    const char *text;
-    bool expected; /* no loss of tracking: nothing to warn of */
-} reasons[] = {
-    [WHY_INCREMENTAL] = {"", true},
-    [WHY_FIRST] = {"first backup", true},
-    [WHY_NEW_DISK] = {"new disk", true},
-    [WHY_ASKED] = {"asked for", true},
-    [WHY_RESIZED] = {"resized", false},
-    [WHY_CHUNK_SIZE] = {"chunk size changed", false},
-    [WHY_NOT_BEGUN] = {"tracking had not begun at the previous point", true},
-    [WHY_INCONSISTENT] = {"bitmap inconsistent after crash", false},
-    [WHY_RAW_RESTART] = {"raw disk after restart", false},
-    [WHY_RESTART] = {"machine restarted; its bitmap was not persistent", false},
-    [WHY_MISSING] = {"bitmap missing", false},
-    [WHY_NOT_RECORDING] = {"bitmap is not recording", false},
-    [WHY_BUSY] = {"bitmap is in use by another job", false},
-    [WHY_GRANULARITY] = {"bitmap granularity cannot be used", false},
-    [WHY_FOREIGN] = {"point not in this repository", false},
-    [WHY_BASE_DAMAGED] = {"map of the base point is damaged", false},
-    [WHY_CLEARED] = {"bitmap was cleared, cut by a resize or replaced", false},
-};
+#include "why.h"
 
 /* What the choice for one disk looks at. */
 struct choice {
@@ -105,7 +62,8 @@ find_base(const struct choice *c, struct plan_disk *p)
             p->older = d;
         if (!c->full && d->generation != NULL &&
             source_tracking(c->source, p->source, c->repo_id, d->generation) ==
-                TRACKING_OK) {
+                TRACKING_OK &&
+            why_distrust(d->source, p->disk->info) == WHY_INCREMENTAL) {
             p->base = d;
             p->older = d;
             return;
@@ -113,56 +71,42 @@ find_base(const struct choice *c, struct plan_disk *p)
     }
 }
 
-static enum why
-why_missing(const struct choice *c, const struct plan_disk *p,
-            const struct point_disk *d)
+/* Has the image a bitmap that began on another disk of the machine? */
+static bool
+was_other_disk(const struct choice *c, const struct plan_disk *p)
 {
-    if (source_has_bitmaps(c->source, p->source, c->repo_id))
-        return WHY_FOREIGN;
-    if (d->persistent)
-        return WHY_MISSING;
-    return strcmp(p->disk->format, "raw") == 0 ? WHY_RAW_RESTART : WHY_RESTART;
+    for (size_t i = 0; i < c->points->n; i++)
+        for (size_t k = 0; k < c->points->v[i]->n_disks; k++) {
+            const struct point_disk *d = &c->points->v[i]->disks[k];
+
+            if (d->generation != NULL && strcmp(d->name, p->disk->name) != 0 &&
+                source_tracking(c->source, p->source, c->repo_id,
+                                d->generation) != TRACKING_MISSING)
+                return true;
+        }
+    return false;
 }
 
-static enum why
-why_tracking(const struct choice *c, const struct plan_disk *p,
-             const struct point_disk *d)
-{
-    switch (source_tracking(c->source, p->source, c->repo_id, d->generation)) {
-    case TRACKING_INCONSISTENT:
-        return WHY_INCONSISTENT;
-    case TRACKING_NOT_RECORDING:
-        return WHY_NOT_RECORDING;
-    case TRACKING_BUSY:
-        return WHY_BUSY;
-    case TRACKING_GRANULARITY:
-        return WHY_GRANULARITY;
-    case TRACKING_OK:
-    case TRACKING_MISSING:
-    default:
-        return why_missing(c, p, d);
-    }
-}
-
-/* Why there is no base, judged by the newest point that has the disk. */
-static enum why
-why_full(const struct choice *c, const struct plan_disk *p)
+static void
+collect_facts(const struct choice *c, const struct plan_disk *p,
+              struct why_facts *f)
 {
     const struct point_disk *d = newest_record(c->points, p->disk->name);
 
-    if (c->full)
-        return WHY_ASKED;
-    if (d == NULL && source_has_bitmaps(c->source, p->source, c->repo_id))
-        return WHY_FOREIGN;
-    if (d == NULL)
-        return c->points->n == 0 ? WHY_FIRST : WHY_NEW_DISK;
-    if (d->size != p->disk->size)
-        return WHY_RESIZED;
-    if (d->chunk_size != c->chunk_size)
-        return WHY_CHUNK_SIZE;
-    if (d->generation == NULL)
-        return WHY_NOT_BEGUN;
-    return why_tracking(c, p, d);
+    *f = (struct why_facts){
+        .newest = d,
+        .n_points = c->points->n,
+        .disk = p->disk,
+        .chunk_size = c->chunk_size,
+        .asked = c->full,
+        .state = TRACKING_MISSING,
+        .has_bitmaps = source_has_bitmaps(c->source, p->source, c->repo_id),
+    };
+    if (d != NULL && d->generation != NULL)
+        f->state =
+            source_tracking(c->source, p->source, c->repo_id, d->generation);
+    if (p->base == NULL && f->has_bitmaps)
+        f->was_other = was_other_disk(c, p);
 }
 
 /* The last block, which a resize cuts off, and some that nobody can guess. */
@@ -191,14 +135,17 @@ choose_canaries(struct plan_disk *p)
 static void
 choose_base(const struct choice *c, struct plan_disk *p)
 {
-    const struct point_disk *d = newest_record(c->points, p->disk->name);
+    struct why_facts f;
     enum why why;
     uint8_t random[16];
 
     find_base(c, p);
-    why = p->base != NULL ? WHY_INCREMENTAL : why_full(c, p);
-    p->reason = reasons[why].text;
-    p->lost = !reasons[why].expected && d != NULL && d->generation != NULL;
+    collect_facts(c, p, &f);
+    why = p->base != NULL ? WHY_INCREMENTAL : why_full(&f);
+    p->reason = why_text(why);
+    p->note = p->base != NULL ? why_note(&f, p->base) : "";
+    p->lost =
+        !why_expected(why) && f.newest != NULL && f.newest->generation != NULL;
     rand_bytes(random, sizeof random);
     hex_encode(random, sizeof random, p->generation);
     choose_canaries(p);
@@ -303,6 +250,7 @@ plan_make(const struct job_backup_opts *opts, const struct source *s,
         return nothing_left(opts, s, err);
     ret->v = TAKE_PTR(v);
     ret->n = n;
+    ret->points = points;
     return 0;
 }
 
@@ -310,7 +258,7 @@ void
 plan_base_damaged(struct plan_disk *p)
 {
     if (p->base != NULL) {
-        p->reason = reasons[WHY_BASE_DAMAGED].text;
+        p->reason = why_text(WHY_BASE_DAMAGED);
         p->lost = true;
     }
     p->base = NULL;
@@ -322,7 +270,7 @@ plan_base_damaged(struct plan_disk *p)
 void
 plan_base_cleared(struct plan_disk *p)
 {
-    p->reason = reasons[WHY_CLEARED].text;
+    p->reason = why_text(WHY_CLEARED);
     p->lost = true;
     p->base = NULL;
     p->resumed = NULL;
@@ -331,7 +279,7 @@ plan_base_cleared(struct plan_disk *p)
 const char *
 plan_reason_cleared(void)
 {
-    return reasons[WHY_CLEARED].text;
+    return why_text(WHY_CLEARED);
 }
 
 const char *
@@ -383,6 +331,23 @@ planned(const struct plan *p, const struct source_disk *d)
     return false;
 }
 
+const char *
+plan_base_id(const struct plan *p, size_t i)
+{
+    const struct point_list *l = p->points;
+
+    for (size_t k = 0; p->v[i].base != NULL && k < l->n; k++)
+        if (point_disk(l->v[k], p->v[i].base->name) == p->v[i].base)
+            return l->v[k]->id;
+    return "";
+}
+
+const char *
+plan_note(const struct plan_disk *p)
+{
+    return p->base != NULL && p->note != NULL ? p->note : "";
+}
+
 struct jv *
 plan_event(const struct plan *p, const struct source *s)
 {
@@ -391,10 +356,12 @@ plan_event(const struct plan *p, const struct source *s)
 
     for (size_t i = 0; i < p->n; i++)
         if (jv_add(disks,
-                   jv_build("{s:s, s:s, s:s, s:I}", "disk", p->v[i].disk->name,
-                            "tracking", plan_tracking(&p->v[i]), "reason",
-                            p->v[i].reason, "size",
-                            (int64_t)p->v[i].disk->size)) < 0)
+                   jv_build("{s:s, s:s, s:s, s:I, s:s, s:s}", "disk",
+                            p->v[i].disk->name, "tracking",
+                            plan_tracking(&p->v[i]), "reason", p->v[i].reason,
+                            "size", (int64_t)p->v[i].disk->size, "base",
+                            plan_base_id(p, i), "note", plan_note(&p->v[i]))) <
+            0)
             return NULL;
     for (size_t i = 0; i < source_n_disks(s); i++) {
         const struct source_disk *d = source_disk(s, i);

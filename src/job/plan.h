@@ -38,13 +38,15 @@ struct plan_disk {
         const struct point_disk *base, *older;
         const char *reason;
         bool lost;
-    } plain;        /* what was chosen without it */
-    char text[128]; /* where a reason is made, not chosen */
+    } plain;          /* what was chosen without it */
+    char text[128];   /* where a reason is made, not chosen */
+    const char *note; /* incremental, but something is remarkable */
 };
 
 struct plan {
     struct plan_disk *v;
     size_t n;
+    const struct point_list *points; /* borrowed */
 };
 
 /* Choose.  `points` are this machine's, in order of seq; `chunk_size` is the
@@ -69,6 +71,9 @@ const char *plan_reason_cleared(void);
 const char *plan_tracking(const struct plan_disk *p);
 /* What lies at `off` changed and the base's bitmap does not say so. */
 void plan_audit_failed(struct plan_disk *p, uint64_t off);
+/* The point that disk `i` is read incrementally from; "" for a full read. */
+const char *plan_base_id(const struct plan *p, size_t i);
+const char *plan_note(const struct plan_disk *p);
 
 /* {"event":"plan","disks":[...],"skipped":[...]}; NULL without memory. */
 struct jv *plan_event(const struct plan *p, const struct source *s);

@@ -17,6 +17,7 @@
 #include "jv.h"
 #include "log.h"
 #include "resume.h"
+#include "why.h"
 
 void
 backup_warn(struct backup *b, const char *fmt, ...)
@@ -29,6 +30,39 @@ backup_warn(struct backup *b, const char *fmt, ...)
     va_end(ap);
     log_debug("warning: %s", text);
     (void)jv_add(b->warnings, jv_string(text));
+}
+
+/* One name for two machines: each would let the other's points be forgotten. */
+static void
+warn_uuid(struct backup *b)
+{
+    const char *uuid = source_uuid(b->source);
+    const char *was = b->points.n > 0
+                          ? why_other_uuid(b->points.v[b->points.n - 1], uuid)
+                          : NULL;
+
+    if (was != NULL)
+        backup_warn(b,
+                    "the newest point of '%s' is of a machine with UUID %s, "
+                    "this one has %s: if they are two, give each a name of "
+                    "its own with --name",
+                    b->machine, was, uuid);
+}
+
+static void
+note_disks(struct backup *b)
+{
+    for (size_t i = 0; i < b->plan.n; i++)
+        if (plan_note(&b->plan.v[i])[0] != '\0')
+            hooks_note(b->hooks, "disk '%s': %s", b->plan.v[i].disk->name,
+                       plan_note(&b->plan.v[i]));
+}
+
+void
+backup_tell_plan(struct backup *b)
+{
+    note_disks(b);
+    warn_uuid(b);
 }
 
 /* -- the point --------------------------------------------------------------*/
@@ -72,6 +106,23 @@ fill_audit(const struct plan_disk *p, const struct copy_disk *c,
     d->audit.bytes = c->audit_bytes;
 }
 
+/* Where the disk was, and what it was read from. */
+static struct jv *
+source_record(const struct backup *b, size_t i)
+{
+    const struct plan_disk *p = &b->plan.v[i];
+    CLEANUP_JV struct jv *o = jv_object();
+
+    for (void *it = jv_first(p->disk->info); it != NULL;
+         it = jv_next(p->disk->info, it))
+        if (jv_set(o, jv_key(it), jv_ref(jv_value(it))) < 0)
+            return NULL;
+    if (jv_set_str(o, "base", plan_base_id(&b->plan, i)) < 0 ||
+        jv_set_str(o, "note", plan_note(p)) < 0)
+        return NULL;
+    return TAKE_PTR(o);
+}
+
 static int
 fill_disk(struct backup *b, size_t i, struct point_disk *d, struct err *err)
 {
@@ -82,11 +133,12 @@ fill_disk(struct backup *b, size_t i, struct point_disk *d, struct err *err)
     d->format = strdup(p->disk->format);
     d->tracking = strdup(plan_tracking(p));
     d->reason = strdup(p->reason);
-    d->source = jv_ref(p->disk->info);
+    d->source = source_record(b, i);
     if (b->got[i].tracked)
         d->generation = strdup(p->generation);
     if (d->name == NULL || d->format == NULL || d->tracking == NULL ||
-        d->reason == NULL || (b->got[i].tracked && d->generation == NULL))
+        d->reason == NULL || d->source == NULL ||
+        (b->got[i].tracked && d->generation == NULL))
         return err_set_errno(err, ENOMEM, "record of disk '%s'", c->name);
     d->persistent = b->got[i].tracked && b->got[i].persistent;
     d->n_canaries = p->n_canaries;

@@ -163,6 +163,42 @@ format_node(const struct jv *nodes, const struct jv *graph, const char *root)
     return NULL;
 }
 
+/* The file at the very bottom of a node's `child`: what an image is, whatever
+ * its node is called and whatever is put over or under it. */
+static const char *
+bottom_file(const struct jv *nodes, const struct jv *graph, const char *node,
+            const char *child)
+{
+    for (unsigned i = 0; i < WALK_MAX; i++) {
+        const char *below = child_of(nodes, graph, node, child);
+
+        if (below == NULL && i == 0 && strcmp(child, "file") != 0)
+            return NULL;
+        if (below == NULL)
+            break;
+        node = below;
+        child = filter_child(driver_of(nodes, node));
+    }
+    return jv_get_str(qmp_block_find(nodes, node), "file");
+}
+
+/* One node of the chain.  A filter has no "image": it changes no bytes. */
+static struct jv *
+chain_entry(const struct jv *nodes, const struct jv *graph, const char *node)
+{
+    const char *drv = driver_of(nodes, node);
+    const char *file = jv_get_str(qmp_block_find(nodes, node), "file");
+    const char *image = NULL, *data = NULL;
+
+    if (!inventory_is_filter(drv)) {
+        image = bottom_file(nodes, graph, node, "file");
+        data = bottom_file(nodes, graph, node, "data-file");
+    }
+    return jv_build("{s:s, s:s, s:s, s:s*, s:s*}", "node", node, "driver", drv,
+                    "file", file != NULL ? file : "", "image", image, "data",
+                    data);
+}
+
 /* Every node from the root down, backing files behind their overlay: the
  * shape by which a later run sees that something was put in between. */
 static struct jv *
@@ -172,18 +208,13 @@ chain_info(const struct jv *nodes, const struct jv *graph, const char *root)
     const char *node = root;
 
     for (unsigned i = 0; i < WALK_MAX && node != NULL; i++) {
-        const struct jv *n = qmp_block_find(nodes, node);
         const char *drv = driver_of(nodes, node);
-        const char *file = jv_get_str(n, "file");
-        const char *below;
 
-        if (jv_add(chain, jv_build("{s:s, s:s, s:s}", "node", node, "driver",
-                                   drv, "file", file != NULL ? file : "")) < 0)
+        if (jv_add(chain, chain_entry(nodes, graph, node)) < 0)
             return NULL;
-        below =
+        node =
             child_of(nodes, graph, node,
                      inventory_is_filter(drv) ? filter_child(drv) : "backing");
-        node = below;
     }
     return TAKE_PTR(chain);
 }

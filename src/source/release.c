@@ -256,7 +256,15 @@ end_other_bitmaps(struct source *s, const struct capture_disk *d,
         if (name == NULL || strncmp(name, d->fresh, prefix) != 0 ||
             strcmp(name, d->fresh) == 0 || (s->cap.keep && is_base(d, name)))
             continue;
-        (void)qmp_bitmap_end(s->qmp, node, name, END_TIMEOUT_MS, &e);
+        /* We export copies of it only, so this is somebody else's hold, and
+         * nothing to wait for. */
+        if (jv_get_bool(jv_at(list, i), "busy", false))
+            (void)err_set(&e, ERR_LOCKED,
+                          "disk '%s': bitmap '%s' is in use by another "
+                          "program; the next backup removes it",
+                          s->inv.disks[d->disk].name, name);
+        else
+            (void)qmp_bitmap_end(s->qmp, node, name, END_TIMEOUT_MS, &e);
         keep(first, &e);
     }
 }

@@ -8,6 +8,7 @@
 #include "block.h"
 #include "cleanup.h"
 #include "err.h"
+#include "identity.h"
 #include "jv.h"
 #include "log.h"
 #include "source_internal.h"
@@ -150,6 +151,8 @@ source_look(struct source *s, struct err *err)
         return -1;
     inventory_done(&s->inv);
     s->inv = inv;
+    if (identity_fill(s, err) < 0)
+        return -1;
     look_iothreads(s);
     return view_disks(s, err);
 }

@@ -68,7 +68,10 @@ static const struct case_ cases[] = {
     {"qcow2 without persistence", 2, 0, SIZE, CHUNK, 0, 0, NULL, 0, 0, "qcow2",
      0, NULL, "machine restarted; its bitmap was not persistent", 1},
     {"persistent and gone", 2, 0, SIZE, CHUNK, 0, 1, NULL, 0, 0, "qcow2", 0,
-     NULL, "bitmap missing", 1},
+     NULL,
+     "bitmap missing after restart: the machine crashed, its image had no "
+     "room at the shutdown, or an older or other image took its place",
+     1},
     {"repository is an older copy", 2, 0, SIZE, CHUNK, 0, 1, GEN_OTHER,
      TRACKING_OK, 1, "qcow2", 0, NULL, "point not in this repository", 1},
     {"points are gone, bitmap is there", 0, 0, SIZE, CHUNK, 0, 1, GEN_OTHER,

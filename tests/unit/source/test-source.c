@@ -10,6 +10,7 @@
 #include "address.h"
 #include "cleanup.h"
 #include "err.h"
+#include "identity.h"
 #include "inventory.h"
 #include "jv.h"
 #include "rundir.h"
@@ -385,6 +386,81 @@ test_a_run_directory_of_others_is_refused(void)
     CHECK(strstr(e.msg, "TIDEMARK_RUN_DIR") != NULL);
 }
 
+/* -- identity ---------------------------------------------------------------*/
+
+static int
+start_of(const char *stat, uint64_t *ret)
+{
+    return identity_start(stat, strlen(stat), ret);
+}
+
+#define STAT_REST " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 "
+
+/* Whatever a process calls itself. */
+static void
+test_start_time_is_found_behind_any_name(void)
+{
+    uint64_t t = 0;
+
+    CHECK(start_of("7 (qemu)" STAT_REST "4711 22", &t) == 0 && t == 4711);
+    CHECK(start_of("7 (a) 1 (b) c)" STAT_REST "12", &t) == 0 && t == 12);
+    CHECK(start_of("7 (qemu)" STAT_REST, &t) < 0);
+    CHECK(start_of("7 (qemu)" STAT_REST "x", &t) < 0);
+    CHECK(start_of("7 (qemu)" STAT_REST "99999999999999999999", &t) < 0);
+    CHECK(start_of("7 (qemu", &t) < 0);
+    CHECK(start_of("", &t) < 0);
+}
+
+static void
+test_a_host_is_known_and_not_given_away(void)
+{
+    char a[17], b[17];
+
+    identity_host("0123456789abcdef0123456789abcdef\n", 33, a);
+    identity_host("0123456789abcdef0123456789abcdef", 32, b);
+    CHECK_STR(a, b);
+    CHECK(strlen(a) == 16 && strstr(a, "0123") == NULL);
+    identity_host("0123456789abcdef0123456789abcdee", 32, b);
+    CHECK(strcmp(a, b) != 0);
+    identity_host("\n", 1, b);
+    CHECK_STR(b, "");
+}
+
+/* The file at the bottom, through a throttle below the format, and the data file
+ * of a qcow2 image: they identify an image, whatever its nodes are called. */
+static void
+test_an_image_is_the_file_at_its_bottom(void)
+{
+    struct inventory inv = {0};
+    struct err e = ERR_INIT;
+    const struct jv *chain;
+
+    CHECK_OK(
+        parse("[{\"device\":\"d0\",\"inserted\":{\"node-name\":\"fmt\","
+              "\"ro\":false}}]",
+              "[{\"node-name\":\"fmt\",\"drv\":\"qcow2\",\"file\":\"json:{}\","
+              "\"ro\":false,\"image\":{\"virtual-size\":512},\"children\":["
+              "{\"child\":\"file\",\"node-name\":\"thr\"},"
+              "{\"child\":\"data-file\",\"node-name\":\"dat\"},"
+              "{\"child\":\"backing\",\"node-name\":\"bak\"}]},"
+              "{\"node-name\":\"thr\",\"drv\":\"throttle\",\"file\":"
+              "\"json:{}\",\"children\":[{\"child\":\"file\",\"node-name\":"
+              "\"low\"}]},"
+              "{\"node-name\":\"low\",\"drv\":\"file\",\"file\":\"/a\"},"
+              "{\"node-name\":\"dat\",\"drv\":\"file\",\"file\":\"/d\"},"
+              "{\"node-name\":\"bak\",\"drv\":\"nbd\",\"file\":\"nbd://x\"}"
+              "]",
+              NULL, &inv, &e),
+        &e);
+    chain = jv_get(inv.disks[0].info, "chain");
+    CHECK(jv_size(chain) == 2);
+    CHECK_STR(jv_get_str(jv_at(chain, 0), "image"), "/a");
+    CHECK_STR(jv_get_str(jv_at(chain, 0), "data"), "/d");
+    CHECK_STR(jv_get_str(jv_at(chain, 1), "image"), "nbd://x");
+    CHECK(jv_get(jv_at(chain, 1), "data") == NULL);
+    inventory_done(&inv);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -403,6 +479,9 @@ main(int argc, char **argv)
         TEST(test_a_dead_run_is_found_and_swept),
         TEST(test_a_torn_journal_is_a_dead_run),
         TEST(test_a_run_directory_of_others_is_refused),
+        TEST(test_start_time_is_found_behind_any_name),
+        TEST(test_a_host_is_known_and_not_given_away),
+        TEST(test_an_image_is_the_file_at_its_bottom),
     };
     char cmd[256];
     int r;
