@@ -25,6 +25,9 @@ static const struct opt opts[] = {
     OPT(paranoid, 0, NULL, opt_set_flag,
         "decode and compare every chunk before it is trusted"),
     OPT(threads, 0, "N", opt_set_threads, "worker threads (one per CPU)"),
+    OPT(offline, 0, "FILES", opt_set_text,
+        "file:/disk0.qcow2,... to take when nobody listens\nat MACHINE's "
+        "socket"),
     OPT_END,
 };
 
@@ -97,6 +100,7 @@ run(struct cli *c, struct err *err)
     if (check_lists(&c->o, err) != 0 || cli_repo(c, &o.repo, err) != 0 ||
         cli_source(c, &o.source, err) != 0)
         return -1;
+    o.source.offline = c->o.offline;
     if (job_backup(&o, &c->hooks, &result, err) != 0)
         return -1;
     meter_clear(&c->out.meter);
@@ -114,11 +118,12 @@ const struct command command_backup = {
     .name = "backup",
     .operand_name = "MACHINE",
     .operand = OPERAND_REQUIRED,
-    .summary = "take a point of a running machine",
+    .summary = "take a point of a machine",
     .about = "Takes a recovery point of MACHINE and commits it to the "
              "repository.\n"
              "MACHINE is qmp:/path.sock or "
-             "qmp:/path.sock,agent=/path.sock.",
+             "qmp:/path.sock,agent=/path.sock; of a machine that is off\n"
+             "file:/disk0.qcow2[,format=raw|qcow2][,disk=NAME],/disk1...",
     .opts = opts,
     .events = true,
     .signals = true,

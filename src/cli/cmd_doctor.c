@@ -55,7 +55,8 @@ const struct command command_doctor = {
              "point would be\n"
              "taken, disks, bitmaps, guest agent, what earlier runs left.\n"
              "MACHINE is qmp:/path.sock or "
-             "qmp:/path.sock,agent=/path.sock.",
+             "qmp:/path.sock,agent=/path.sock; of a machine that is off\n"
+             "file:/disk0.qcow2[,format=raw|qcow2][,disk=NAME],/disk1...",
     .opts = opts,
     .run = run,
 };

@@ -69,6 +69,7 @@ struct opts {
     bool quiet;
     bool debug;
     bool help;
+    const char *offline; /* file:... for when the machine is off */
 };
 
 #define OPTS_INIT                                                        \

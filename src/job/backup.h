@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "err.h"
+#include "offline.h"
 #include "plan.h"
 #include "repo.h"
 #include "source.h"
@@ -31,13 +32,17 @@ struct backup {
     struct source_got *got;
     struct source_instant instant;
     struct jv *warnings;
-    bool taken;       /* the instant stands in QEMU */
+    bool taken; /* the instant stands in QEMU */
+    struct offline_known known;
     struct err cause; /* why source_watch() said that it is broken */
 };
 
 /* Something the owner must see, although the point is good. */
 void backup_warn(struct backup *b, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
+
+/* "filesystem", "crash" or "offline". */
+const char *backup_consistency(const struct backup *b);
 
 /* Everything is copied: finish the maps and fill the point. */
 int backup_record(struct backup *b, struct err *err);

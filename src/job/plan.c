@@ -33,6 +33,8 @@ enum why {
     WHY_FOREIGN,
     WHY_BASE_DAMAGED,
     WHY_CLEARED,
+    WHY_RAW_OFF,
+    WHY_OLD_OFF,
 };
 
 static const struct {
@@ -56,6 +58,9 @@ static const struct {
     [WHY_FOREIGN] = {"point not in this repository", false},
     [WHY_BASE_DAMAGED] = {"map of the base point is damaged", false},
     [WHY_CLEARED] = {"bitmap was cleared, cut by a resize or replaced", false},
+    [WHY_RAW_OFF] = {"raw disk of a machine that is off", true},
+    [WHY_OLD_OFF] = {"image of a machine that is off cannot keep a bitmap",
+                     true},
 };
 
 /* What the choice for one disk looks at. */
@@ -119,6 +124,8 @@ why_missing(const struct choice *c, const struct plan_disk *p,
         return WHY_FOREIGN;
     if (d->persistent)
         return WHY_MISSING;
+    if (source_offline(c->source) && !p->disk->persistent)
+        return strcmp(p->disk->format, "raw") == 0 ? WHY_RAW_OFF : WHY_OLD_OFF;
     return strcmp(p->disk->format, "raw") == 0 ? WHY_RAW_RESTART : WHY_RESTART;
 }
 
