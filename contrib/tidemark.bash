@@ -62,7 +62,7 @@ _tidemark()
         ;;
     --name | --disk | --exclude | --tag | --compress | --threads | \
         --label | --kdf-memory | --*-fd | --*-command | --keep-* | \
-        --rewrite | --fence-after | --sample | --limit-rate)
+        --rewrite | --fence-after | --sample | --limit-rate | --offline)
         return
         ;;
     esac
@@ -73,7 +73,7 @@ _tidemark()
         ;;
     backup)
         opts='--repo --name --full --disk --exclude --tag --quiesce --scratch
-              --compress --paranoid --threads'
+              --compress --paranoid --threads --offline'
         ;;
     points | show) opts='--repo' ;;
     restore)

@@ -47,9 +47,12 @@ add_node(struct source *s, const char *path, const char *format,
                  "read-only", (int)!write, "file", file_options(path));
     int r = 0;
 
+    /* A look must not keep a machine from starting. */
+    if (s->opts.look_only)
+        r = jv_set_bool(args, "force-share", true);
     if (strcmp(format, "qcow2") == 0)
-        r = jv_set(args, "backing",
-                   backing != NULL ? jv_string(backing) : jv_null());
+        r |= jv_set(args, "backing",
+                    backing != NULL ? jv_string(backing) : jv_null());
     if (args == NULL || r < 0) {
         jv_free(args);
         return err_set_errno(err, ENOMEM, "image '%s'", path);
@@ -171,6 +174,8 @@ hold(struct source *s, const char *path, struct err *err)
     CLEANUP_CLOSE int fd = -1;
     const char *base = s->run != NULL ? rundir_base(s->run) : NULL;
 
+    if (s->opts.look_only)
+        return 0;
     if (holder_check(path, false, base, &fd, err) < 0 ||
         offline_keep(s, fd, err) < 0)
         return -1;

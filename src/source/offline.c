@@ -187,9 +187,32 @@ check_free(struct source *s, struct err *err)
         CLEANUP_CLOSE int fd = -1;
         const struct image *im = &s->off->v[i];
 
-        if (holder_check(im->real, strcmp(im->format, "qcow2") == 0, base, &fd,
-                         err) < 0)
+        if (holder_check(im->real,
+                         s->opts.look_only || strcmp(im->format, "qcow2") == 0,
+                         base, &fd, err) < 0)
             return -1;
+    }
+    return 0;
+}
+
+/* A machine may be started just after the check: then QEMU's own lock says no,
+ * and the check knows who. */
+static int
+open_images(struct source *s, struct err *err)
+{
+    struct err why = ERR_INIT;
+
+    for (size_t i = 0; i < s->off->n; i++) {
+        const struct image *im = &s->off->v[i];
+
+        if (images_open(s, im->path, im->format, im->node, !s->opts.look_only,
+                        &why) == 0)
+            continue;
+        if (why.code == ERR_REMOTE &&
+            strstr(qmp_error_desc(s->qmp), "lock") != NULL &&
+            check_free(s, err) < 0)
+            return -1;
+        return err_copy(err, &why);
     }
     return 0;
 }
@@ -231,11 +254,7 @@ offline_open(struct source *s, const struct address *at, struct err *err)
         return -1;
     if (!s->features.nodes_flat)
         return err_set(err, ERR_UNSUPPORTED, "storage daemon: %s", s->refusal);
-    for (size_t i = 0; i < s->off->n; i++)
-        if (images_open(s, s->off->v[i].path, s->off->v[i].format,
-                        s->off->v[i].node, !s->opts.look_only, err) < 0)
-            return -1;
-    return source_look(s, err);
+    return open_images(s, err) < 0 ? -1 : source_look(s, err);
 }
 
 void
