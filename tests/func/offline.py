@@ -508,6 +508,59 @@ def doctor():
             check(f.read() == data, "%s is as before" % d.name)
 
 
+@test("a running QEMU without image locks is seen all the same")
+def without_locks():
+    if os.geteuid() != 0:
+        skip("needs to see other processes' files")
+    lab = Off([])
+    path = images.make(lab.dir + "/vda.qcow2", "qcow2", "8M")
+    lab.disks.append(Disk("vda", path, "qcow2", file="driver=file,filename=%s,"
+                          "locking=off" % path))
+    lab.vm.start()
+    r = lab.tm.run("backup", lab.address, "--name", "web1")
+    equal(r.code, BUSY, "in use", r)
+    check("qmp:" + lab.vm.qmp_path in r.err, "the way to do it right", r)
+
+
+@test("QEMU crashed, the machine is off: full with that reason, then tracked")
+def crashed():
+    lab = Off([("vda", "qcow2", "16M")], start=True)
+    lab.vm.io("vda", "write -P 0x11 0 1M")
+    lab.backup()
+    lab.vm.quit()
+    lab.vm.start()
+    lab.vm.io("vda", "write -P 0x12 2M 64k", "flush")
+    lab.vm.kill()
+    r = lab.off(codes=SURE)
+    check("inconsistent" in r.disk("vda")["reason"], "the reason", r)
+    lab.write("vda", "write -P 0x13 3M 64k")
+    lab.tracking(lab.off(), vda="incremental")
+    lab.vm.start()
+    lab.vm.io("vda", "write -P 0x14 4M 64k")
+    lab.tracking(lab.backup(), vda="incremental")
+    lab.all_restore()
+
+
+@test("resized while it is off: full with that reason, then tracked")
+def resized():
+    lab = Off([("vda", "qcow2", "16M")])
+    lab.off("--name", "web1", names=NAMES)
+    images.sh("qemu-img", "resize", "-q", "-f", "qcow2",
+              lab.disk("vda").path, "24M")
+    lab.write("vda", "write -P 0x13 20M 64k")
+    r = lab.off(codes=SURE, names=NAMES)
+    equal(r.disk("disk0")["reason"], "resized", "the reason", r)
+    images.sh("qemu-img", "resize", "-q", "--shrink", "-f", "qcow2",
+              lab.disk("vda").path, "8M")
+    images.sh("qemu-img", "resize", "-q", "-f", "qcow2",
+              lab.disk("vda").path, "24M")
+    r = lab.off(codes=SURE, names=NAMES)
+    lab.tracking(r, disk0="full")
+    check("cut by a resize" in r.disk("disk0")["reason"], "the reason", r)
+    lab.tracking(lab.off(names=NAMES), disk0="incremental")
+    lab.all_restore()
+
+
 # -- killed -------------------------------------------------------------------
 
 def openable(lab):

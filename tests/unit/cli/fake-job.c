@@ -156,6 +156,7 @@ job_backup(const struct job_backup_opts *o, const struct job_hooks *hooks,
     (void)jv_set_int(e, "zstd_level", o->zstd_level);
     (void)jv_set_bool(e, "paranoid", o->paranoid);
     (void)jv_set_int(e, "threads", o->threads);
+    (void)jv_set(e, "offline", text_or_null(o->source.offline));
     echo(e);
     log_debug("backup of %s\n\033[2J", o->machine);
     send_events(hooks);
