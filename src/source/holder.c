@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "buf.h"
@@ -78,12 +79,20 @@ shut(int fd)
 
 /* -- who ------------------------------------------------------------------- */
 
+/* Without asking the server of a network file system, which may be gone: it is
+ * anybody's descriptors that we look at. */
 static bool
-is_image(const struct stat *image, const struct stat *st)
+is_image(const struct stat *image, int dir, const char *fd)
 {
+    struct statx x;
+
+    if (statx(dir, fd, AT_STATX_DONT_SYNC, STATX_TYPE | STATX_INO, &x) < 0)
+        return false;
     if (S_ISBLK(image->st_mode))
-        return S_ISBLK(st->st_mode) && st->st_rdev == image->st_rdev;
-    return st->st_dev == image->st_dev && st->st_ino == image->st_ino;
+        return S_ISBLK(x.stx_mode) &&
+               makedev(x.stx_rdev_major, x.stx_rdev_minor) == image->st_rdev;
+    return makedev(x.stx_dev_major, x.stx_dev_minor) == image->st_dev &&
+           x.stx_ino == image->st_ino;
 }
 
 static bool
@@ -113,9 +122,7 @@ has_open(int pid, const struct stat *image)
     (void)snprintf(path, sizeof path, "/proc/%d/fd", pid);
     d = opendir(path);
     while (d != NULL && found < 2 && (e = readdir(d)) != NULL) {
-        struct stat st;
-
-        if (fstatat(dirfd(d), e->d_name, &st, 0) < 0 || !is_image(image, &st))
+        if (!is_image(image, dirfd(d), e->d_name))
             continue;
         found = opened_for_writing(pid, e->d_name) ? 2 : 1;
     }

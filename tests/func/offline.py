@@ -4,9 +4,7 @@
 A machine goes on and off; every point is compared with what qemu-img reads from
 the images at that moment."""
 
-import json
 import os
-import signal
 import socket
 import stat
 import struct
@@ -14,117 +12,13 @@ import subprocess
 
 import images
 import tap
-from lab import Lab
-from tap import check, cleanup, equal, need, skip, test, wait_for
+from offlab import NAMES, Off, daemons, fill, ours, slow_lab, start_slow
+from offlab import wait_event
+from tap import check, cleanup, equal, need, skip, test
 from tidemark import BUSY, FAILED, OK, Tidemark, UNREACHABLE, USAGE, WARNING
-from vm import Disk
+from vm import Disk, slow_disk
 
 SURE = (OK, WARNING)
-
-
-class Off(Lab):
-    """A lab whose machine can be off; `stated` adds to the address."""
-
-    def __init__(self, disks, start=False, **kw):
-        super().__init__(disks, start=start, **kw)
-
-    @property
-    def address(self):
-        return "file:" + ",".join(d.path for d in self.disks)
-
-    def write(self, name, *commands):
-        """As a guest that ran would have: by a tool that knows bitmaps."""
-        d = self.disk(name)
-        for c in commands:
-            images.sh("qemu-io", "-f", d.format, "-c", c, d.path)
-
-    def now(self):
-        self.copies += 1
-        refs = {}
-        for d in self.disks:
-            out = "%s/ref%d-%s.raw" % (self.dir, self.copies, d.name)
-            refs[d.name] = images.copy_raw(d.path, d.format, out)
-        return refs
-
-    def off(self, *args, address=None, codes=(OK,), names=None, env=None):
-        """A backup of the machine while it is off, that has to commit.
-        names: what its disks are called in the point."""
-        refs = self.now()
-        r = self.tm.ok("backup", address or self.address, "--json", *args,
-                       codes=codes, env=env)
-        tap.need(r.committed, "backup --json ends with the committed object",
-                 r)
-        r.point = r.committed["point"]
-        self.refs[r.point] = {(names or {}).get(n, n): ref
-                              for n, ref in refs.items()}
-        self.order.append(r.point)
-        equal(r.committed["consistency"], "offline", "consistency", r)
-        equal(os.listdir(self.tm.scratch), [], "scratch files left")
-        equal(daemons(self.tm), [], "storage daemons left")
-        for d in self.disks:
-            if d.format == "qcow2":
-                equal(images.check_qcow2(d.path), "", d.path)
-        return r
-
-
-def daemons(tm):
-    """Processes of storage daemons that have a socket in tm's run directory."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open("/proc/%s/cmdline" % pid, "rb") as f:
-                words = f.read()
-        except OSError:
-            continue
-        if words and (tm.run_dir + "/").encode() in words and \
-                b"qsd.sock" in words and b"--chardev" in words:
-            found.append(int(pid))
-    return found
-
-
-def bitmaps(path):
-    info = json.loads(images.sh("qemu-img", "info", "-U", "-f", "qcow2",
-                                "--output=json", path))
-    return info["format-specific"]["data"].get("bitmaps", [])
-
-
-def ours(path):
-    return [b for b in bitmaps(path) if b["name"].startswith("tidemark-")]
-
-
-def fill(lab, name, at, length, seed):
-    """Bytes that do not compress, without a machine."""
-    path = "%s/noise" % lab.dir
-    with open(path, "wb") as f:
-        f.write(images.noise(seed, length))
-    lab.write(name, "write -s %s %d %d" % (path, at, length))
-
-
-def slow_lab(mib=48):
-    """An off backup that lasts: much that does not compress, one thread, the
-    highest level.  A first point is there."""
-    lab = Off([("vda", "qcow2", "64M"), ("vdb", "raw", "4M")])
-    lab.off("--name", "web1", names={"vda": "disk0", "vdb": "disk1"})
-    fill(lab, "vda", 0, mib << 20, "slow")
-    return lab
-
-
-SLOW = ("--threads", "1", "--compress", "19")
-
-
-def start_slow(lab):
-    return lab.tm.start("backup", lab.address, "--json", *SLOW)
-
-
-def wait_event(run, name):
-    while True:
-        line = run.line()
-        need(line, "an event '%s' comes" % name, run)
-        if json.loads(line).get("event") == name:
-            return
-
-
-NAMES = {"vda": "disk0", "vdb": "disk1"}
 
 
 # -- on and off ---------------------------------------------------------------
@@ -229,6 +123,22 @@ def machine_name():
     r = lab.tm.ok("backup", "file:" + lab.disk("vdb").path, "--name", "a",
                   "--json", codes=SURE)
     equal([d["disk"] for d in r.committed["disks"]], ["disk1"], "its name", r)
+
+
+@test("disks that QEMU describes at length keep their names, too")
+def described():
+    dir = tap.tempdir("described")
+    path = images.make(dir + "/vda.qcow2", "qcow2", "8M")
+    disk, args = slow_disk("vda", path, "qcow2", 1 << 30)
+    lab = Off([disk], args=args, start=True)
+    lab.vm.io("vda", "write -P 0x11 0 1M")
+    lab.backup()
+    lab.vm.quit()
+    lab.write("vda", "write -P 0x12 1M 64k")
+    r = lab.off()
+    equal(r.committed["machine"], "web1", "the machine")
+    lab.tracking(r, vda="incremental")
+    lab.all_restore()
 
 
 @test("disk=NAME, format= and commas in an address")
@@ -559,120 +469,6 @@ def resized():
     check("cut by a resize" in r.disk("disk0")["reason"], "the reason", r)
     lab.tracking(lab.off(names=NAMES), disk0="incremental")
     lab.all_restore()
-
-
-# -- killed -------------------------------------------------------------------
-
-def openable(lab):
-    """Nobody holds the images a moment after a kill."""
-    wait_for("the storage daemon's end", lambda: not daemons(lab.tm), 60)
-    for d in lab.disks:
-        lab.write(d.name, "read 0 512")
-        if d.format == "qcow2":
-            equal(images.check_qcow2(d.path), "", "qemu-img check")
-
-
-@test("kill -9 at each event: images in order, the next run incremental")
-def killed():
-    lab = slow_lab(8)
-    r = lab.off(names=NAMES)
-    lines = r.out.count("\n")
-    for i in range(min(lines, 12)):
-        fill(lab, "vda", 0, 8 << 20, "kill %d" % i)
-        run = start_slow(lab)
-        for _ in range(i + 1):
-            run.line()
-        run.kill()
-        if i % 2 == 0:  # else the next run has to wait for the daemon itself
-            openable(lab)
-            check(all("in-use" not in b["flags"]
-                      for b in bitmaps(lab.disk("vda").path)),
-                  "bitmaps are stored in order", i)
-            lab.write("vda", "write -P 0x%x %dk 64k" % (0x40 + i, 64 * i))
-        r = None
-
-        def again():
-            nonlocal r
-            r = lab.tm.run("backup", lab.address, "--json")
-            return r.code != BUSY
-        # the lock of the dead run goes with its last thread
-        wait_for("the lock of the dead run", again, 30)
-        need(r.code in SURE, "the next run commits", i, r)
-        lab.tracking(r, disk0="incremental")
-        equal(len(ours(lab.disk("vda").path)), 1, "bitmaps of ours", i)
-        lab.refs[r.committed["point"]] = {
-            NAMES[n]: p for n, p in lab.now().items()}
-        lab.restores(r.committed["point"])
-        equal(os.listdir(lab.tm.scratch), [], "scratch")
-    lab.verifies()
-
-
-@test("SIGTERM: nothing committed, images in order, the next run incremental")
-def terminated():
-    lab = slow_lab()
-    run = start_slow(lab)
-    wait_event(run, "instant")
-    run.proc.send_signal(signal.SIGTERM)
-    r = run.wait()
-    check(r.code not in SURE, "interrupted", r)
-    equal(daemons(lab.tm), [], "storage daemons left")
-    equal(len(ours(lab.disk("vda").path)), 1, "the old bitmap")
-    lab.tracking(lab.off(names=NAMES), disk0="incremental")
-    lab.all_restore()
-
-
-@test("kill -9 of the storage daemon: the next run is full, with its reason")
-def daemon_killed():
-    lab = slow_lab()
-    run = start_slow(lab)
-    wait_event(run, "instant")
-    pids = daemons(lab.tm)
-    equal(len(pids), 1, "one storage daemon")
-    os.kill(pids[0], signal.SIGKILL)
-    r = run.wait()
-    check(r.code not in SURE, "nothing is committed", r)
-    r = lab.off(codes=SURE, names=NAMES)
-    lab.tracking(r, disk0="full")
-    check("inconsistent" in r.disk("disk0")["reason"], "the reason", r)
-    lab.tracking(lab.off(names=NAMES), disk0="incremental")
-    lab.all_restore()
-
-
-@test("a storage daemon that hangs: an end within deadlines, and words")
-def daemon_hangs():
-    lab = slow_lab()
-    run = start_slow(lab)
-    wait_event(run, "instant")
-    pids = daemons(lab.tm)
-    os.kill(pids[0], signal.SIGSTOP)
-    r = run.wait()
-    check(r.code not in SURE, "nothing is committed", r)
-    check("answer" in r.err or "time" in r.err, "words", r)
-    equal(daemons(lab.tm), [], "it is ended")
-    lab.tracking(lab.off(codes=SURE, names=NAMES), disk0="full")
-    lab.all_restore()
-
-
-@test("a storage daemon that is missing, fails or ends at once: clear words")
-def daemon_missing():
-    lab = Off([("vda", "qcow2", "8M")])
-    script = lab.dir + "/qsd"
-
-    def run(text, *words):
-        with open(script, "w") as f:
-            f.write("#!/bin/sh\n" + text)
-        os.chmod(script, 0o755)
-        r = lab.tm.run("backup", lab.address, "--name", "web1",
-                       env={"TIDEMARK_QSD": script})
-        check(r.code in (UNREACHABLE, FAILED), "exit status", r)
-        for w in ("storage daemon",) + words:
-            check(w in r.err, "'%s' is said" % w, r)
-    run("echo no such library >&2; exit 3", "no such library", "status 3")
-    run("exit 0", "ended at once")
-    r = lab.tm.run("backup", lab.address, "--name", "web1",
-                   env={"TIDEMARK_QSD": lab.dir + "/nothing"})
-    check("install QEMU" in r.err, "not there", r)
-    equal(ours(lab.disk("vda").path), [], "nothing in the image")
 
 
 # -- a full file system -------------------------------------------------------

@@ -147,6 +147,76 @@ test_qmp_socket_on_a_command_line(void)
     }
 }
 
+/* As QEMU does: byte 100 + n, a permission in use; 200 + n, one shut. */
+static void
+lock_byte(int fd, int byte)
+{
+    struct flock l = {
+        .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+
+    CHECK(fcntl(fd, F_OFD_SETLK, &l) == 0);
+}
+
+static bool
+byte_free(int fd, int byte)
+{
+    struct flock l = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+
+    CHECK(fcntl(fd, F_OFD_GETLK, &l) == 0);
+    return l.l_type == F_UNLCK;
+}
+
+static bool
+in_use(const char *path, bool write)
+{
+    CLEANUP_CLOSE int fd = -1;
+    struct err e = ERR_INIT;
+
+    if (holder_check(path, write, NULL, &fd, &e) == 0)
+        return false;
+    CHECK(e.code == ERR_LOCKED && strstr(e.msg, path) != NULL);
+    return true;
+}
+
+static void
+test_image_locks_are_respected(void)
+{
+    char path[] = "/tmp/tidemark-image-XXXXXX";
+    CLEANUP_CLOSE int other = mkstemp(path);
+    CLEANUP_CLOSE int reader = open(path, O_RDONLY | O_CLOEXEC);
+    CLEANUP_CLOSE int writer = open(path, O_RDONLY | O_CLOEXEC);
+
+    CHECK(other >= 0 && reader >= 0 && writer >= 0);
+    CHECK(!in_use(path, false) && !in_use(path, true));
+    lock_byte(reader, 203); /* relies on the size */
+    CHECK(!in_use(path, false) && in_use(path, true));
+    lock_byte(writer, 101); /* writes */
+    CHECK(in_use(path, false) && in_use(path, true));
+    (void)unlink(path);
+}
+
+static void
+test_an_image_that_is_read_is_locked(void)
+{
+    char path[] = "/tmp/tidemark-image-XXXXXX";
+    CLEANUP_CLOSE int other = mkstemp(path);
+    struct err e = ERR_INIT;
+    int fd = -1;
+
+    CHECK(other >= 0);
+    CHECK_OK(holder_check(path, false, NULL, &fd, &e), &e);
+    CHECK(!byte_free(other, 201) && !byte_free(other, 203));
+    CHECK(byte_free(other, 101));
+    CHECK(!in_use(path, false)); /* others may read, too */
+    (void)close(fd);
+    CHECK(byte_free(other, 201) && byte_free(other, 203));
+    CHECK_OK(holder_check(path, true, NULL, &fd, &e), &e);
+    CHECK(byte_free(other, 201));
+    (void)close(fd);
+    (void)unlink(path);
+}
+
 /* -- inventory --------------------------------------------------------------*/
 
 static struct jv *
@@ -484,6 +554,8 @@ main(int argc, char **argv)
         TEST(test_address_of_images),
         TEST(test_address_wants_a_stated_format),
         TEST(test_qmp_socket_on_a_command_line),
+        TEST(test_image_locks_are_respected),
+        TEST(test_an_image_that_is_read_is_locked),
         TEST(test_names_are_stable),
         TEST(test_filter_and_chain_by_graph),
         TEST(test_filter_by_children),
