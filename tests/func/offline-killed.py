@@ -4,6 +4,7 @@ the next backup says why it reads everything."""
 
 import os
 import signal
+import subprocess
 
 import images
 import tap
@@ -13,6 +14,7 @@ from tap import check, equal, need, test, wait_for
 from tidemark import BUSY, FAILED, OK, UNREACHABLE, WARNING
 
 SURE = (OK, WARNING)
+MOMENTS = 12
 
 
 def openable(lab):
@@ -41,21 +43,46 @@ def killed():
                       for b in bitmaps(lab.disk("vda").path)),
                   "bitmaps are stored in order", i)
             lab.write("vda", "write -P 0x%x %dk 64k" % (0x40 + i, 64 * i))
-        r = None
+        again(lab, "event %d" % i)
+    lab.verifies()
 
-        def again():
-            nonlocal r
-            r = lab.tm.run("backup", lab.address, "--json")
-            return r.code != BUSY
-        # the lock of the dead run goes with its last thread
-        wait_for("the lock of the dead run", again, 30)
-        need(r.code in SURE, "the next run commits", i, r)
-        lab.tracking(r, disk0="incremental")
-        equal(len(ours(lab.disk("vda").path)), 1, "bitmaps of ours", i)
-        lab.refs[r.committed["point"]] = {
-            NAMES[n]: p for n, p in lab.now().items()}
-        lab.restores(r.committed["point"])
-        equal(os.listdir(lab.tm.scratch), [], "scratch")
+
+def again(lab, what):
+    """The next run: incremental and right."""
+    r = None
+
+    def not_busy():
+        nonlocal r
+        r = lab.tm.run("backup", lab.address, "--json")
+        return r.code != BUSY
+    wait_for("the lock of the dead run", not_busy, 60)
+    need(r.code in SURE, "%s: the next run commits" % what, r)
+    lab.tracking(r, disk0="incremental")
+    equal(len(ours(lab.disk("vda").path)), 1, "%s: bitmaps of ours" % what)
+    point = r.committed["point"]
+    lab.refs[point] = {NAMES[n]: p for n, p in lab.now().items()}
+    lab.restores(point)
+    equal(os.listdir(lab.tm.scratch), [], "%s: scratch" % what)
+    equal(daemons(lab.tm), [], "%s: storage daemons" % what)
+    for d in lab.disks:
+        if d.format == "qcow2":
+            equal(images.check_qcow2(d.path), "", what)
+
+
+@test("kill -9 after growing times, from the start to after the commit")
+def by_time():
+    lab = slow_lab(2)
+    whole = lab.off(names=NAMES).seconds
+    for i in range(MOMENTS):
+        wait_for("the end", lambda: not daemons(lab.tm), 60)
+        fill(lab, "vda", i << 20, 2 << 20, "time %d" % i)
+        run = lab.tm.start("backup", lab.address)
+        try:
+            run.proc.wait(whole * 1.3 * i / MOMENTS)
+        except subprocess.TimeoutExpired:
+            pass
+        run.kill()
+        again(lab, "moment %d" % i)
     lab.verifies()
 
 
