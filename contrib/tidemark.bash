@@ -79,7 +79,7 @@ _tidemark()
     --name | --disk | --exclude | --tag | --compress | --threads | \
         --label | --kdf-memory | --*-fd | --*-command | --keep-* | \
         --rewrite | --fence-after | --sample | --limit-rate | --scratch-max | \
-        --last | --since | --run | --max-age | --parallel)
+        --last | --since | --run | --max-age | --parallel | --offline)
         return
         ;;
     esac
@@ -91,7 +91,7 @@ _tidemark()
     backup)
         opts='--repo --name --full --disk --exclude --tag --quiesce --scratch
               --compress --paranoid --audit --threads --limit-rate --no-backoff
-              --scratch-max --resume --hold'
+              --scratch-max --resume --hold --offline'
         ;;
     points | show) opts='--repo' ;;
     restore)

@@ -44,6 +44,9 @@ static const struct opt opts[] = {
         "still hold its instant"),
     OPT(hold, 0, NULL, opt_set_flag,
         "when the repository fails, leave the instant in QEMU\nfor --resume"),
+    OPT(offline, 0, "FILES", opt_set_text,
+        "file:/disk0.qcow2,... to take when nobody listens\nat MACHINE's "
+        "socket"),
     OPT_END,
 };
 
@@ -203,12 +206,13 @@ const struct command command_backup = {
     .name = "backup",
     .operand_name = "MACHINE",
     .operand = OPERAND_REQUIRED,
-    .summary = "take a point of a running machine",
+    .summary = "take a point of a machine",
     .about = "Takes a recovery point of MACHINE and commits it to the "
              "repository.\n"
-             "MACHINE is qmp:/path.sock, "
-             "qmp:/path.sock,agent=/path.sock, or a name in\n"
-             "tidemark.conf.",
+             "MACHINE is qmp:/path.sock or "
+             "qmp:/path.sock,agent=/path.sock; of a machine that is off\n"
+             "file:/disk0.qcow2[,format=raw|qcow2][,disk=NAME],/disk1...; or "
+             "a name in\ntidemark.conf.",
     .opts = opts,
     .events = true,
     .signals = true,

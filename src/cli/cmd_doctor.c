@@ -56,9 +56,10 @@ const struct command command_doctor = {
     .about = "Looks at MACHINE and changes nothing: QEMU's version, how a "
              "point would be\n"
              "taken, disks, bitmaps, guest agent, what earlier runs left.\n"
-             "MACHINE is qmp:/path.sock, "
-             "qmp:/path.sock,agent=/path.sock, or a name in\n"
-             "tidemark.conf.",
+             "MACHINE is qmp:/path.sock or "
+             "qmp:/path.sock,agent=/path.sock; of a machine that is off\n"
+             "file:/disk0.qcow2[,format=raw|qcow2][,disk=NAME],/disk1...; or "
+             "a name in\ntidemark.conf.",
     .opts = opts,
     .run = run,
 };

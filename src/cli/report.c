@@ -83,6 +83,8 @@ point_consistency(const struct jv *point, char *buf, size_t len)
         (void)snprintf(buf, len,
                        "file system consistent, frozen %" PRIu64 " ms",
                        report_uint(point, "freeze_ms"));
+    else if (strcmp(how, "offline") == 0)
+        (void)snprintf(buf, len, "taken while the machine was off");
     else
         (void)snprintf(buf, len, "%s consistent%s%s%s",
                        *how != '\0' ? how : "unknown whether",

@@ -39,6 +39,10 @@ static int
 machine_name(struct backup *b, struct err *err)
 {
     b->machine = b->opts->name != NULL ? b->opts->name : source_name(b->source);
+    if (b->machine == NULL && source_offline(b->source)) {
+        b->machine = offline_machine(&b->known, b->opts->machine, err);
+        return b->machine != NULL ? 0 : -1;
+    }
     if (b->machine == NULL)
         return err_set(err, ERR_USAGE,
                        "machine '%s' has no name of its own: give one with "
@@ -51,15 +55,21 @@ machine_name(struct backup *b, struct err *err)
 static int
 open_both(struct backup *b, struct err *err)
 {
+    struct source_opts source = b->opts->source;
+
     if (b->opts->name != NULL && name_check_machine(b->opts->name, err) < 0)
         return -1;
     if (name_check_tags(b->opts->tags, err) < 0)
         return -1;
     if (open_repo(b->opts->repo, &b->repo, err) < 0)
         return -1;
+    if (offline_know(b->repo, b->opts, &b->known, err) < 0)
+        return -1;
+    source.known = b->known.v;
+    source.n_known = b->known.n;
     /* The machine's side only here: "cannot be reached" is said of no machine
      * that was, whatever breaks later. */
-    if (source_open(b->opts->machine, &b->opts->source, &b->source, err) < 0)
+    if (source_open(b->opts->machine, &source, &b->source, err) < 0)
         return err_side(err, ERR_SIDE_MACHINE);
     return machine_name(b, err);
 }
@@ -168,6 +178,13 @@ store_config(struct backup *b, struct err *err)
     CLEANUP_JV struct jv *config = NULL;
     CLEANUP_FREE char *text = NULL;
 
+    if (source_offline(b->source)) {
+        if (offline_config(b->repo, b->session, &b->points, &b->point->config,
+                           &b->point->config_len, err) < 0)
+            return -1;
+        if (b->point->config_len > 0)
+            return 0;
+    }
     if (source_config(b->source, &config, err) < 0)
         return -1;
     text = jv_text(config, true);
@@ -310,8 +327,7 @@ take_instant(struct backup *b, struct err *err)
     clock_text(b->instant.time_ns, time, sizeof time);
     hooks_event(b->hooks,
                 jv_build("{s:s, s:s, s:s, s:I, s:I}", "event", "instant",
-                         "time", time, "consistency",
-                         b->instant.filesystem ? "filesystem" : "crash",
+                         "time", time, "consistency", backup_consistency(b),
                          "freeze_ms", (int64_t)b->instant.freeze_ms,
                          "transaction_us", (int64_t)b->instant.transaction_us));
     return 0;
@@ -508,6 +524,9 @@ commit(struct backup *b, struct err *err)
         backup_warn(b, "bitmaps in QEMU are not as they should be: %s",
                     why.msg);
     resume_forget(b);
+    err_clear(&why);
+    if (source_finish(b->source, &why) < 0)
+        backup_warn(b, "images of the machine: %s", why.msg);
     return 0;
 }
 
@@ -522,6 +541,7 @@ undo(struct backup *b)
     b->taken = false;
     (void)source_release(b->source, &why); /* the first error stays in why */
     (void)source_settle(b->source, false, &why);
+    (void)source_finish(b->source, &why);
     if (why.code != ERR_NONE)
         hooks_note(b->hooks,
                    "something of this backup is left in QEMU; the next run "
@@ -564,6 +584,7 @@ backup_done(struct backup *b)
     point_list_done(&b->partials);
     source_close(b->source);
     repo_close(b->repo);
+    offline_known_done(&b->known);
     jv_free(b->warnings);
     impact_free(b->impact);
 }

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "err.h"
+#include "offline.h"
 #include "plan.h"
 #include "repo.h"
 #include "source.h"
@@ -32,8 +33,9 @@ struct backup {
     struct source_got *got;
     struct source_instant instant;
     struct jv *warnings;
-    bool taken;       /* the instant stands in QEMU */
-    bool released;    /* and its exports do not any more */
+    bool taken;    /* the instant stands in QEMU */
+    bool released; /* and its exports do not any more */
+    struct offline_known known;
     struct err cause; /* why source_watch() said that it is broken */
     struct impact *impact;
     /* of unfinished runs, this one included (resume.h) */
@@ -50,6 +52,9 @@ void backup_warn(struct backup *b, const char *fmt, ...)
 
 /* What the owner should know of the plan before it is carried out. */
 void backup_tell_plan(struct backup *b);
+
+/* "filesystem", "crash" or "offline". */
+const char *backup_consistency(const struct backup *b);
 
 /* Everything is copied: finish the maps and fill the point. */
 int backup_record(struct backup *b, struct err *err);

@@ -100,6 +100,7 @@ collect_facts(const struct choice *c, const struct plan_disk *p,
         .chunk_size = c->chunk_size,
         .asked = c->full,
         .state = TRACKING_MISSING,
+        .offline = source_offline(c->source),
         .has_bitmaps = source_has_bitmaps(c->source, p->source, c->repo_id),
     };
     if (d != NULL && d->generation != NULL)

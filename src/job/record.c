@@ -67,6 +67,22 @@ backup_tell_plan(struct backup *b)
 
 /* -- the point --------------------------------------------------------------*/
 
+const char *
+backup_consistency(const struct backup *b)
+{
+    if (source_offline(b->source))
+        return "offline";
+    return b->instant.filesystem ? "filesystem" : "crash";
+}
+
+static const char *
+capture_label(const struct source *s)
+{
+    if (source_offline(s))
+        return "offline";
+    return source_rung(s) == RUNG_OVERLAY ? "overlay" : "pull";
+}
+
 /* A tag that is given twice is there once. */
 static int
 fill_tags(const struct backup *b, struct point *p, struct err *err)
@@ -161,8 +177,8 @@ backup_record(struct backup *b, struct err *err)
     struct point *p = b->point;
 
     p->machine = strdup(b->machine);
-    p->consistency = strdup(b->instant.filesystem ? "filesystem" : "crash");
-    p->capture = strdup("pull");
+    p->consistency = strdup(backup_consistency(b));
+    p->capture = strdup(capture_label(b->source));
     p->disks = calloc(b->plan.n, sizeof *p->disks);
     if (p->machine == NULL || p->consistency == NULL || p->capture == NULL ||
         p->disks == NULL)
@@ -201,7 +217,8 @@ static void
 warn_instant(struct backup *b)
 {
     const struct source_instant *in = &b->instant;
-    bool agent = strstr(b->opts->machine, ",agent=") != NULL;
+    bool agent = strstr(b->opts->machine, ",agent=") != NULL &&
+                 !source_offline(b->source);
 
     if (!in->thaw_confirmed)
         backup_warn(

@@ -35,6 +35,9 @@ static const struct {
     [WHY_CHAIN] = {"backing chain changed", false},
     [WHY_PIVOT] = {"disk moved to another image while the machine ran", false},
     [WHY_REMOVED] = {"bitmap was removed by another program", false},
+    [WHY_RAW_OFF] = {"raw disk of a machine that is off", true},
+    [WHY_OLD_OFF] = {"image of a machine that is off cannot keep a bitmap",
+                     true},
 };
 
 const char *
@@ -171,6 +174,8 @@ why_restarted(const struct why_facts *f)
 {
     if (f->newest->persistent)
         return WHY_MISSING;
+    if (f->offline && !f->disk->persistent)
+        return strcmp(f->disk->format, "raw") == 0 ? WHY_RAW_OFF : WHY_OLD_OFF;
     return strcmp(f->disk->format, "raw") == 0 ? WHY_RAW_RESTART : WHY_RESTART;
 }
 

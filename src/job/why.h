@@ -49,6 +49,8 @@ enum why {
     WHY_CHAIN,
     WHY_PIVOT,
     WHY_REMOVED,
+    WHY_RAW_OFF,
+    WHY_OLD_OFF,
 };
 
 const char *why_text(enum why why);
@@ -69,6 +71,7 @@ struct why_facts {
     enum tracking state; /* of the newest record's bitmap */
     bool has_bitmaps;    /* the disk has some bitmap of this repository */
     bool was_other;      /* one of them began on another disk */
+    bool offline;        /* the machine is off */
 };
 
 /* Why there is no base. */

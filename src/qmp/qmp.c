@@ -442,10 +442,12 @@ no_socket(const char *path, struct err *err)
     if (err == NULL || err == ERR_ABORT)
         return -1;
     err_clear(err);
-    return err_set(err, why.code,
-                   "QMP: %s; is the machine running, and '%s' the socket of "
-                   "its -qmp option?",
-                   why.msg, path);
+    (void)err_set(err, why.code,
+                  "QMP: %s; is the machine running, and '%s' the socket of "
+                  "its -qmp option?",
+                  why.msg, path);
+    err->sys = why.sys;
+    return -1;
 }
 
 /* SO_PEERCRED has who called listen(); QEMU may have changed its user since

@@ -136,9 +136,9 @@ struct point {
     char *machine;
     char *lineage;     /* 32 hex, minted at the machine's first point */
     int64_t time_ns;   /* wall clock of the instant: a label */
-    char *consistency; /* "filesystem", "crash" */
+    char *consistency; /* "filesystem", "crash", "offline" */
     uint64_t freeze_ms;
-    char *capture; /* "pull" */
+    char *capture; /* "pull", "overlay", "offline" */
     char **tags;   /* words given by the user, no two equal */
     size_t n_tags;
     struct chunk_id config; /* blob: the machine's configuration as JSON text */

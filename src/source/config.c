@@ -75,14 +75,15 @@ int
 source_config(struct source *s, struct jv **ret, struct err *err)
 {
     CLEANUP_JV struct jv *config = jv_object();
-    struct jv *qemu = jv_object(), *words;
+    struct jv *qemu = jv_object(), *words = NULL;
     unsigned uid, gid;
     int pid;
 
     if (config == NULL || jv_set(config, "qemu", qemu) < 0)
         return err_set_errno(err, ENOMEM, "machine configuration");
     qmp_peer(s->qmp, &uid, &gid, &pid);
-    words = command_line(pid);
+    if (s->off == NULL) /* its own, not the machine's */
+        words = command_line(pid);
     if (words != NULL && jv_set(config, "command-line", words) < 0)
         return err_set_errno(err, ENOMEM, "machine configuration");
     for (size_t i = 0; i < ARRAY_SIZE(questions); i++) {

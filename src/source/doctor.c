@@ -92,6 +92,8 @@ describe_agent(const struct source *s, struct jv *warnings)
     bool frozen = false;
     struct jv *o;
 
+    if (s->off != NULL)
+        return jv_null();
     if (s->at.agent == NULL) {
         warn(warnings,
              "no guest agent was given: points will be crash-consistent; ",
@@ -185,7 +187,10 @@ source_doctor(struct source *s, struct jv **ret, struct err *err)
     if (s->uuid != NULL)
         (void)jv_set_str(out, "uuid", s->uuid);
     (void)jv_set_str(out, "qemu", version);
-    (void)jv_set_str(out, "capture", rung_name(s->rung));
+    (void)jv_set_str(out, "capture",
+                     s->off != NULL && s->rung != RUNG_NONE
+                         ? "offline"
+                         : rung_name(s->rung));
     if (s->refusal[0] != '\0')
         warn(warnings, s->refusal, "");
     (void)jv_set(out, "features", describe_features(&s->features));
@@ -193,7 +198,7 @@ source_doctor(struct source *s, struct jv **ret, struct err *err)
     (void)jv_set(out, "agent", describe_agent(s, warnings));
     (void)jv_set(out, "scratch", describe_scratch(s, warnings));
     warn_disks(s, warnings);
-    if (s->name == NULL)
+    if (s->name == NULL && s->off == NULL)
         warn(warnings,
              "the machine has no name of its own: back it up with --name NAME",
              "");

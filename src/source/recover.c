@@ -223,7 +223,7 @@ thaw_guest(struct source *s, struct jv *done, struct err *err)
     struct guard_report report = {0};
     bool frozen = false;
 
-    if (note == NULL || strcmp(note, "perhaps") != 0)
+    if (note == NULL || strcmp(note, "perhaps") != 0 || s->off != NULL)
         return 0;
     if (s->guard == NULL) {
         tell(done,
@@ -249,6 +249,8 @@ continue_stopped(struct source *s, struct jv *done, struct err *err)
     CLEANUP_JV struct jv *status = NULL;
     const char *text;
 
+    if (s->off != NULL)
+        return 0;
     if (qmp_call(s->qmp, "query-status", NULL, QMP_TIMEOUT_MS, &status, err) <
         0)
         return -1;

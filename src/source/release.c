@@ -69,6 +69,8 @@ continue_guest(struct source *s, struct err *err)
     CLEANUP_JV struct jv *status = NULL;
     const char *text;
 
+    if (s->off != NULL)
+        return 0;
     if (qmp_call(s->qmp, "query-status", NULL, QMP_TIMEOUT_MS, &status, err) <
         0)
         return -1;
@@ -194,7 +196,7 @@ reconnect(struct source *s, const struct err *why)
 {
     struct qmp *q = NULL;
 
-    if (why->code != ERR_TIMEOUT || !s->dirty)
+    if (why->code != ERR_TIMEOUT || !s->dirty || s->off != NULL)
         return false;
     log_debug("%s; trying a new connection", why->msg);
     qmp_close(TAKE_PTR(s->qmp)); /* first: QEMU serves one client */
@@ -329,6 +331,7 @@ source_settle(struct source *s, bool committed, struct err *err)
         }
     }
     c->taken = false;
+    c->committed = committed;
     return first.code != ERR_NONE ? err_copy(err, &first) : 0;
 }
 

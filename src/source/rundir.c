@@ -30,6 +30,8 @@ struct rundir {
     int lock_fd;    /* the machine's lock and journal */
     int scratch_fd; /* lock of the scratch directory, or -1 */
     int pid_fd;     /* lock of the QEMU process, or -1 */
+    int *more_fds;  /* locks of images */
+    size_t n_more;
     char *pid_path;
     struct jv *dead;    /* journal of a dead run, or NULL */
     struct jv *journal; /* ours */
@@ -150,24 +152,26 @@ write_journal(struct rundir *r, struct err *err)
 }
 
 static int
-take_lock(struct rundir *r, const char *qmp_path, struct err *err)
+lock_path(const struct rundir *r, const char *qmp_path, int *ret_fd,
+          struct err *err)
 {
     CLEANUP_FREE char *real = realpath(qmp_path, NULL);
     CLEANUP_FREE char *path = NULL;
+    CLEANUP_CLOSE int fd = -1;
 
     if (asprintf(&path, "%s/%016" PRIx64 ".lock", r->base,
                  path_key(real != NULL ? real : qmp_path)) < 0)
         return err_set_errno(err, ENOMEM, "lock path");
-    r->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (r->lock_fd < 0)
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
         return err_set_errno(err, errno, "open lock file '%s'", path);
-    if (flock(r->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
         CLEANUP_JV struct jv *other = NULL;
         int64_t pid = 0;
 
         if (errno != EWOULDBLOCK)
             return err_set_errno(err, errno, "lock '%s'", path);
-        other = read_journal(r->lock_fd);
+        other = read_journal(fd);
         (void)jv_get_int(other, "pid", &pid);
         if (pid <= 0) /* has the lock, and has not written its journal yet */
             return err_set(err, ERR_LOCKED,
@@ -180,8 +184,37 @@ take_lock(struct rundir *r, const char *qmp_path, struct err *err)
                        "end",
                        pid, qmp_path);
     }
+    *ret_fd = TAKE_FD(fd);
+    return 0;
+}
+
+static int
+take_lock(struct rundir *r, const char *qmp_path, struct err *err)
+{
+    if (lock_path(r, qmp_path, &r->lock_fd, err) < 0)
+        return -1;
     r->dead = read_journal(r->lock_fd);
     return 0;
+}
+
+int
+rundir_lock_image(struct rundir *r, const char *path, struct err *err)
+{
+    int *more = realloc(r->more_fds, (r->n_more + 1) * sizeof *more);
+
+    if (more == NULL)
+        return err_set_errno(err, ENOMEM, "lock of '%s'", path);
+    r->more_fds = more;
+    if (lock_path(r, path, &more[r->n_more], err) < 0)
+        return -1;
+    r->n_more++;
+    return 0;
+}
+
+const char *
+rundir_base(const struct rundir *r)
+{
+    return r->base;
 }
 
 int
@@ -261,6 +294,9 @@ rundir_close(struct rundir *r, bool clean)
         (void)unlink(r->pid_path);
         (void)close(r->pid_fd);
     }
+    while (r->n_more > 0)
+        (void)close(r->more_fds[--r->n_more]);
+    free(r->more_fds);
     free(r->pid_path);
     jv_free(r->dead);
     jv_free(r->journal);
@@ -361,6 +397,10 @@ rundir_sockets(struct rundir *r, unsigned uid, unsigned gid,
 {
     CLEANUP_FREE char *path = NULL;
 
+    if (r->sockets != NULL) {
+        *ret_dir = r->sockets;
+        return 0;
+    }
     if (asprintf(&path, "%s/%s", r->base, r->id) < 0)
         return err_set_errno(err, ENOMEM, "socket directory");
     if (rundir_note(r, "sockets", path, err) < 0 ||

@@ -30,6 +30,12 @@ int rundir_open(const char *run_dir, const char *qmp_path, struct rundir **ret,
  * `pid` too.  ERR_LOCKED when another run works on it over another socket. */
 int rundir_lock_process(struct rundir *r, int pid, struct err *err);
 
+/* The images of a machine that is off, each by its own lock in addition. */
+int rundir_lock_image(struct rundir *r, const char *path, struct err *err);
+
+/* The run directory of this host (borrowed). */
+const char *rundir_base(const struct rundir *r);
+
 /* Drop the lock.  `clean` says that this run left nothing anywhere: its
  * directories go, and the journal is emptied unless it is a dead run's that
  * nobody has cleared away yet.  Not clean: journal and NBD socket stay, by
@@ -56,8 +62,8 @@ void rundir_hold(struct rundir *r);
 int rundir_note(struct rundir *r, const char *key, const char *value,
                 struct err *err);
 
-/* Make this run's private directory for the NBD socket, accessible to
- * uid:gid.  Path is short enough for a socket name behind it. */
+/* Make this run's private directory for sockets, unless it is made, accessible
+ * to uid:gid.  Path is short enough for a socket name behind it. */
 int rundir_sockets(struct rundir *r, unsigned uid, unsigned gid,
                    const char **ret_dir, struct err *err);
 

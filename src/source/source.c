@@ -137,12 +137,15 @@ source_look(struct source *s, struct err *err)
     struct inventory inv = {0};
     struct jv *nodes = NULL;
 
-    if (qmp_call(s->qmp, "query-block", NULL, QMP_TIMEOUT_MS, &blocks, err) < 0)
+    if (s->off == NULL &&
+        qmp_call(s->qmp, "query-block", NULL, QMP_TIMEOUT_MS, &blocks, err) < 0)
         return -1;
     if (qmp_block_nodes(s->qmp, &nodes, err) < 0)
         return -1;
     jv_free(s->nodes);
     s->nodes = nodes;
+    if (s->off != NULL)
+        blocks = offline_blocks(s, nodes);
     if (s->features.block_graph &&
         qmp_call(s->qmp, "x-debug-query-block-graph", NULL, QMP_TIMEOUT_MS,
                  &graph, err) < 0)
@@ -151,9 +154,12 @@ source_look(struct source *s, struct err *err)
         return -1;
     inventory_done(&s->inv);
     s->inv = inv;
+    if (s->off == NULL)
+        look_iothreads(s);
+    else if (offline_files(s, err) < 0)
+        return -1;
     if (identity_fill(s, err) < 0)
         return -1;
-    look_iothreads(s);
     return view_disks(s, err);
 }
 
@@ -238,30 +244,83 @@ choose_scratch(struct source *s, struct err *err)
     return s->scratch != NULL ? 0 : err_set_errno(err, ENOMEM, "scratch area");
 }
 
-static int
-open_source(struct source *s, const char *machine, struct err *err)
+int
+source_probe(struct source *s, struct err *err)
 {
-    unsigned uid, gid;
-    int pid;
-
-    if (address_parse(machine, &s->at, err) < 0)
-        return -1;
-    if (s->opts.hold_ms == 0)
-        s->opts.hold_ms = HOLD_MS;
-    if (!s->opts.look_only &&
-        rundir_open(s->opts.run_dir, s->at.qmp, &s->run, err) < 0)
-        return -1;
-    if (qmp_connect(s->at.qmp, CONNECT_MS, &s->qmp, err) < 0)
-        return -1;
-    qmp_peer(s->qmp, &uid, &gid, &pid);
-    if (!s->opts.look_only &&
-        (rundir_lock_process(s->run, pid, err) < 0 || start_guard(s, err) < 0))
-        return -1;
     qmp_on_event(s->qmp, capture_event, s);
     if (qmp_schema_load(s->qmp, &s->schema, err) < 0)
         return -1;
     probe_features(s);
     choose_rung(s);
+    return 0;
+}
+
+/* Nobody listens at the machine's QMP socket, so it is off, and we were told
+ * where its images are. */
+static int
+fall_back(struct source *s, const struct err *why, struct err *err)
+{
+    CLEANUP(address_done) struct address at = {0};
+    struct err more = ERR_INIT;
+
+    if (s->opts.offline == NULL || why->code != ERR_SYSTEM ||
+        (why->sys != ENOENT && why->sys != ECONNREFUSED))
+        return err_copy(err, why);
+    if (address_parse(s->opts.offline, &at, err) < 0)
+        return -1;
+    if (offline_open(s, &at, &more) == 0)
+        return 0;
+    (void)err_copy(err, &more);
+    return err_wrap(err,
+                    "the machine does not answer (%.200s), and as one that "
+                    "is off",
+                    why->msg);
+}
+
+/* A typing error in it should not wait for the night the machine is off. */
+static int
+check_offline(const struct source *s, struct err *err)
+{
+    CLEANUP(address_done) struct address at = {0};
+
+    if (s->opts.offline == NULL)
+        return 0;
+    if (s->at.qmp == NULL)
+        return err_set(err, ERR_USAGE,
+                       "--offline is for a machine that is written as qmp:");
+    if (address_parse(s->opts.offline, &at, err) < 0)
+        return -1;
+    if (at.qmp != NULL)
+        return err_set(err, ERR_USAGE,
+                       "--offline '%s': write file:/disk0.qcow2,...",
+                       s->opts.offline);
+    return 0;
+}
+
+static int
+open_source(struct source *s, const char *machine, struct err *err)
+{
+    struct err why = ERR_INIT;
+    unsigned uid, gid;
+    int pid;
+
+    if (address_parse(machine, &s->at, err) < 0 || check_offline(s, err) < 0)
+        return -1;
+    if (s->opts.hold_ms == 0)
+        s->opts.hold_ms = HOLD_MS;
+    if (s->at.qmp == NULL)
+        return offline_open(s, &s->at, err);
+    if (!s->opts.look_only &&
+        rundir_open(s->opts.run_dir, s->at.qmp, &s->run, err) < 0)
+        return -1;
+    if (qmp_connect(s->at.qmp, CONNECT_MS, &s->qmp, &why) < 0)
+        return fall_back(s, &why, err);
+    qmp_peer(s->qmp, &uid, &gid, &pid);
+    if (!s->opts.look_only &&
+        (rundir_lock_process(s->run, pid, err) < 0 || start_guard(s, err) < 0))
+        return -1;
+    if (source_probe(s, err) < 0)
+        return -1;
     if (!s->features.nodes_flat)
         return err_set(err, ERR_UNSUPPORTED, "machine '%s': %s", machine,
                        s->refusal);
@@ -296,6 +355,7 @@ source_close(struct source *s)
         (void)source_release(s, NULL);
     histograms_end(s);
     guard_stop(s->guard);
+    offline_close(s);
     qmp_close(s->qmp);
     qmp_schema_free(s->schema);
     capture_done(&s->cap);
@@ -346,6 +406,12 @@ enum rung
 source_rung(const struct source *s)
 {
     return s->rung;
+}
+
+bool
+source_offline(const struct source *s)
+{
+    return s->off != NULL;
 }
 
 const char *

@@ -45,9 +45,18 @@ struct source_opts {
     /* "file:...": what to read when the QMP socket of a qmp: machine is not
      * there or refuses, because the machine is off; or NULL. */
     const char *offline;
+    /* What the disks of a machine that is off were called: by image file. */
+    const struct source_known *known;
+    size_t n_known;
 };
 
-/* MACHINE is "qmp:/path.sock" or "qmp:/path.sock,agent=/path.sock". */
+struct source_known {
+    const char *file; /* absolute, links resolved */
+    const char *name;
+};
+
+/* MACHINE is "qmp:/path.sock", "qmp:/path.sock,agent=/path.sock", or for a
+ * machine that is off "file:/disk0.qcow2,..." (source/address.h). */
 int source_open(const char *machine, const struct source_opts *opts,
                 struct source **ret, struct err *err);
 void source_close(struct source *s); /* NULL is fine */
@@ -70,6 +79,8 @@ const char *source_uuid(const struct source *s); /* NULL when not set */
 size_t source_n_disks(const struct source *s);
 const struct source_disk *source_disk(const struct source *s, size_t i);
 enum rung source_rung(const struct source *s);
+/* The machine is off, and a storage daemon of our own has its images. */
+bool source_offline(const struct source *s);
 /* Why RUNG_NONE; "" otherwise. */
 const char *source_refusal(const struct source *s);
 
@@ -199,3 +210,8 @@ void source_keep(struct source *s);
  * the new ones).  Not committed: remove the new ones.  -1: a bitmap is left
  * behind; the next run's source_recover() removes it. */
 int source_settle(struct source *s, bool committed, struct err *err);
+
+/* After source_settle(): close the images of a machine that is off, and look
+ * whether the new bitmaps are stored in them.  -1: not all are, and the next
+ * backup will read such a disk in full.  Nothing to do for one that runs. */
+int source_finish(struct source *s, struct err *err);

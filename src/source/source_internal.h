@@ -70,6 +70,7 @@ struct capture {
     bool server;              /* we started QEMU's NBD server */
     bool taken;               /* the transaction happened */
     bool broken;              /* the instant is lost; see broken_why */
+    bool committed;           /* settled so */
     bool scratch_stop;        /* our scratch stopped the guest */
     bool keep;                /* a partial point needs the new bitmaps */
     char broken_why[256];
@@ -87,8 +88,11 @@ struct standing {
 };
 void standing_done(struct standing *st);
 
+struct offline; /* offline.c */
+
 struct source {
     struct address at;
+    struct offline *off; /* NULL: the machine runs */
     struct source_opts opts;
     char *scratch;      /* area */
     struct rundir *run; /* NULL when look_only */
@@ -113,6 +117,31 @@ struct source {
 
 /* Look at QEMU again: nodes, disks, iothreads. */
 int source_look(struct source *s, struct err *err);
+
+/* -- a machine that is off (offline.c, images.c) -----------------------------*/
+
+/* Take its images: locks, storage daemon, QMP connection. */
+int offline_open(struct source *s, const struct address *at, struct err *err);
+/* What query-block would say of the images; owned by the caller.  `nodes` may be
+ * changed. */
+struct jv *offline_blocks(const struct source *s, struct jv *nodes);
+/* The stated path instead of what QEMU makes of it. */
+int offline_files(struct source *s, struct err *err);
+void offline_close(struct source *s);
+
+/* Open the image and its backing files in the storage daemon as `node`. */
+int images_open(struct source *s, const char *path, const char *format,
+                const char *node, bool write, struct err *err);
+/* Was a bitmap stored?  Opens the closed image once more, only to read. */
+int images_has_bitmap(struct source *s, const char *path, const char *bitmap,
+                      bool *ret, struct err *err);
+/* Keep `fd` open until the end: it has the lock of an image. */
+int offline_keep(struct source *s, int fd, struct err *err);
+/* Is this one of the machine's own images? */
+bool offline_has(const struct source *s, const char *path);
+
+/* Features and rung, from what answers at s->qmp. */
+int source_probe(struct source *s, struct err *err);
 
 /* End what capture has standing in QEMU and on disk; goes on after a failure
  * and reports the first. */

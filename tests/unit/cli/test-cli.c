@@ -23,13 +23,14 @@ test_backup_all_options(void)
     check_echo("backup --name web1 --repo=/r --full --disk a --disk b "
                "--exclude c --tag t --tag u qmp:/s,agent=/a --quiesce require "
                "--scratch /x "
-               "--compress 7 --paranoid --threads 3 -q",
+               "--compress 7 --paranoid --threads 3 --offline file:/d.raw -q",
                "{\"machine\":\"qmp:/s,agent=/a\",\"name\":\"web1\","
                "\"repo\":\"/r\",\"full\":true,\"disks\":[\"a\",\"b\"],"
                "\"exclude\":[\"c\"],\"tags\":[\"t\",\"u\"],\"quiesce\":1,"
                "\"scratch\":\"/x\","
                "\"run_dir\":\"/run/test\",\"zstd_level\":7,"
-               "\"paranoid\":true,\"threads\":3}");
+               "\"paranoid\":true,\"threads\":3,"
+               "\"offline\":\"file:/d.raw\"}");
 }
 
 static void

@@ -67,6 +67,18 @@ source_rung(const struct source *s)
     return fake.rung;
 }
 
+bool
+source_offline(const struct source *s)
+{
+    return fake.offline;
+}
+
+int
+source_finish(struct source *s, struct err *err)
+{
+    return 0;
+}
+
 const char *
 source_refusal(const struct source *s)
 {

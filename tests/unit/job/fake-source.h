@@ -28,6 +28,7 @@ struct fake {
     /* faults */
     int watch_fails_after; /* calls; 0: never */
     bool release_fails, settle_fails;
+    bool offline; /* the machine is off */
     /* what was called */
     unsigned n_begin, n_watch, n_release, n_settled, n_undone, n_close;
     unsigned n_kept;

@@ -80,6 +80,18 @@ static const struct case_ cases[] = {
      NULL, "tracking had not begun at the previous point", 0},
 };
 
+/* The same with a machine that is off now. */
+static const struct case_ off_cases[] = {
+    {"off, newest bitmap", 2, 0, SIZE, CHUNK, 0, 1, GEN_NEW, TRACKING_OK, 0,
+     "qcow2", 0, GEN_NEW, "", 0},
+    {"off, raw", 2, 0, SIZE, CHUNK, 0, 0, NULL, 0, 0, "raw", 0, NULL,
+     "raw disk of a machine that is off", 0},
+    {"off, an old qcow2", 2, 0, SIZE, CHUNK, 0, 0, NULL, 0, 0, "qcow2", 0, NULL,
+     "image of a machine that is off cannot keep a bitmap", 0},
+    {"off, persistent and gone", 2, 0, SIZE, CHUNK, 0, 1, NULL, 0, 0, "qcow2",
+     0, NULL, "bitmap missing", 1},
+};
+
 /* The machine's newest point has the highest seq; with one point, it is the
  * new one. */
 struct world {
@@ -123,7 +135,7 @@ make_world(struct world *w, const struct case_ *c)
 }
 
 static void
-check_case(const struct case_ *c)
+check_case(const struct case_ *c, bool off)
 {
     struct world w;
     struct plan plan = {0};
@@ -132,6 +144,7 @@ check_case(const struct case_ *c)
     struct err err = ERR_INIT;
 
     make_world(&w, c);
+    fake.offline = off;
     CHECK_OK(plan_make(&opts, NULL, &w.list, "r", CHUNK, &plan, &err), &err);
     CHECK(plan.n == 1);
     if (plan.n == 1) {
@@ -156,7 +169,9 @@ static void
 test_base_and_reason(void)
 {
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-        check_case(&cases[i]);
+        check_case(&cases[i], false);
+    for (size_t i = 0; i < sizeof off_cases / sizeof off_cases[0]; i++)
+        check_case(&off_cases[i], true);
 }
 
 static void

@@ -10,6 +10,7 @@
 #include "address.h"
 #include "cleanup.h"
 #include "err.h"
+#include "holder.h"
 #include "identity.h"
 #include "inventory.h"
 #include "jv.h"
@@ -46,7 +47,15 @@ test_address_refuses(void)
         "qmp:/a,agent=b",
         "qmp:/a,agent=/b,agent=/c",
         "qmp:/a,color=red",
-        "file:/disk.qcow2",
+        "file:",
+        "file:disk.qcow2",
+        "file:format=raw,/a",
+        "file:/a.raw,",
+        "file:/a.raw,b.raw",
+        "file:/a.raw,format=vmdk",
+        "file:/a.raw,format=raw,format=raw",
+        "file:/a.raw,disk=",
+        "file:/a.raw,disk=a/b",
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -56,6 +65,157 @@ test_address_refuses(void)
         CHECK(address_parse(bad[i], &a, &e) == -1 && e.code == ERR_USAGE);
         CHECK(strstr(e.msg, "qmp:/path.sock") != NULL);
     }
+}
+
+static void
+test_address_of_images(void)
+{
+    struct address a = {0};
+    struct err e = ERR_INIT;
+
+    CHECK_OK(address_parse("file:/a,,b.qcow2,disk=vda,/dev/vg/x,format=raw,"
+                           "/c.raw,format=qcow2",
+                           &a, &e),
+             &e);
+    CHECK(a.qmp == NULL && a.n_images == 3);
+    CHECK_STR(a.images[0].path, "/a,b.qcow2");
+    CHECK_STR(a.images[0].format, "qcow2");
+    CHECK_STR(a.images[0].name, "vda");
+    CHECK_STR(a.images[1].path, "/dev/vg/x");
+    CHECK_STR(a.images[1].format, "raw");
+    CHECK(a.images[1].name == NULL);
+    CHECK_STR(a.images[2].format, "qcow2"); /* what is stated counts */
+    address_done(&a);
+}
+
+static void
+test_address_wants_a_stated_format(void)
+{
+    static const struct {
+        const char *text, *words;
+    } bad[] = {
+        {"file:/dev/vg/root", "must be stated"},
+        {"file:/a.img", "format=raw"},
+        {"file:/dir/.raw", "must be stated"},
+        {"file:/raw", "must be stated"},
+        {"file:/a.raw,/a.raw", "twice"},
+        {"file:/a.raw,disk=x,/b.raw,disk=x", "twice"},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        struct address a = {0};
+        struct err e = ERR_INIT;
+
+        CHECK(address_parse(bad[i].text, &a, &e) == -1 && e.code == ERR_USAGE);
+        CHECK(strstr(e.msg, bad[i].words) != NULL);
+        CHECK(a.images == NULL);
+    }
+}
+
+/* -- who holds an image -----------------------------------------------------*/
+
+static void
+test_qmp_socket_on_a_command_line(void)
+{
+    static const struct {
+        const char *words, *path;
+        size_t len;
+    } lines[] = {
+#define LINE(words, path) {words, path, sizeof words}
+        LINE("qemu\0-qmp\0unix:/a,,b.sock,server=on", "/a,b.sock"),
+        LINE("qemu\0--qmp\0tcp:x:1\0-qmp-pretty\0unix:/c", "/c"),
+        LINE("qemu\0-mon\0chardev=m,mode=control\0-chardev\0"
+             "socket,id=x,path=/x\0-chardev\0socket,path=/m,id=m",
+             "/m"),
+        LINE("qemu\0-mon\0chardev=m,mode=readline\0-chardev\0"
+             "socket,id=m,path=/m",
+             NULL),
+        LINE("qemu\0-chardev\0socket,id=m,fd=3\0-mon\0"
+             "chardev=m,mode=control",
+             NULL),
+        LINE("qemu\0-qmp\0unix:relative", NULL),
+        LINE("qemu\0-qmp", NULL),
+        {"qemu\0-qmp\0unix:/cut", NULL, 18},
+        {"", NULL, 0},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
+        CLEANUP_FREE char *path = holder_qmp(lines[i].words, lines[i].len);
+
+        CHECK((path == NULL) == (lines[i].path == NULL));
+        if (path != NULL && lines[i].path != NULL)
+            CHECK_STR(path, lines[i].path);
+    }
+}
+
+/* As QEMU does: byte 100 + n, a permission in use; 200 + n, one shut. */
+static void
+lock_byte(int fd, int byte)
+{
+    struct flock l = {
+        .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+
+    CHECK(fcntl(fd, F_OFD_SETLK, &l) == 0);
+}
+
+static bool
+byte_free(int fd, int byte)
+{
+    struct flock l = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+
+    CHECK(fcntl(fd, F_OFD_GETLK, &l) == 0);
+    return l.l_type == F_UNLCK;
+}
+
+static bool
+in_use(const char *path, bool write)
+{
+    CLEANUP_CLOSE int fd = -1;
+    struct err e = ERR_INIT;
+
+    if (holder_check(path, write, NULL, &fd, &e) == 0)
+        return false;
+    CHECK(e.code == ERR_LOCKED && strstr(e.msg, path) != NULL);
+    return true;
+}
+
+static void
+test_image_locks_are_respected(void)
+{
+    char path[] = "/tmp/tidemark-image-XXXXXX";
+    CLEANUP_CLOSE int other = mkstemp(path);
+    CLEANUP_CLOSE int reader = open(path, O_RDONLY | O_CLOEXEC);
+    CLEANUP_CLOSE int writer = open(path, O_RDONLY | O_CLOEXEC);
+
+    CHECK(other >= 0 && reader >= 0 && writer >= 0);
+    CHECK(!in_use(path, false) && !in_use(path, true));
+    lock_byte(reader, 203); /* relies on the size */
+    CHECK(!in_use(path, false) && in_use(path, true));
+    lock_byte(writer, 101); /* writes */
+    CHECK(in_use(path, false) && in_use(path, true));
+    (void)unlink(path);
+}
+
+static void
+test_an_image_that_is_read_is_locked(void)
+{
+    char path[] = "/tmp/tidemark-image-XXXXXX";
+    CLEANUP_CLOSE int other = mkstemp(path);
+    struct err e = ERR_INIT;
+    int fd = -1;
+
+    CHECK(other >= 0);
+    CHECK_OK(holder_check(path, false, NULL, &fd, &e), &e);
+    CHECK(!byte_free(other, 201) && !byte_free(other, 203));
+    CHECK(byte_free(other, 101));
+    CHECK(!in_use(path, false)); /* others may read, too */
+    (void)close(fd);
+    CHECK(byte_free(other, 201) && byte_free(other, 203));
+    CHECK_OK(holder_check(path, true, NULL, &fd, &e), &e);
+    CHECK(byte_free(other, 201));
+    (void)close(fd);
+    (void)unlink(path);
 }
 
 /* -- inventory --------------------------------------------------------------*/
@@ -467,6 +627,11 @@ main(int argc, char **argv)
     static const struct tap_test tests[] = {
         TEST(test_address),
         TEST(test_address_refuses),
+        TEST(test_address_of_images),
+        TEST(test_address_wants_a_stated_format),
+        TEST(test_qmp_socket_on_a_command_line),
+        TEST(test_image_locks_are_respected),
+        TEST(test_an_image_that_is_read_is_locked),
         TEST(test_names_are_stable),
         TEST(test_filter_and_chain_by_graph),
         TEST(test_filter_by_children),

@@ -29,6 +29,8 @@ find_program(const char *name)
 {
     const char *path = getenv("PATH");
 
+    if (strchr(name, '/') != NULL)
+        return access(name, X_OK) == 0 ? strdup(name) : NULL;
     if (path == NULL || path[0] == '\0')
         path = "/usr/local/bin:/usr/bin:/bin";
     while (*path != '\0') {
@@ -47,7 +49,8 @@ find_program(const char *name)
 
 /* In the child: only async-signal-safe calls, for the parent may have threads. */
 static void __attribute__((noreturn))
-run_program(const char *path, char *const *args, int log_fd, pid_t parent)
+run_program(const char *path, char *const *args, int log_fd, pid_t parent,
+            int death_signal)
 {
     static const char words[] = "cannot be executed\n";
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -58,11 +61,12 @@ run_program(const char *path, char *const *args, int log_fd, pid_t parent)
     (void)signal(SIGPIPE, SIG_DFL);
     /* Its own group: Ctrl-C is for us, who then end it in order. */
     (void)setpgid(0, 0);
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent)
+    if (prctl(PR_SET_PDEATHSIG, death_signal) != 0 || getppid() != parent)
         _exit(126);
     if (null < 0 || dup2(null, 0) < 0 || dup2(log_fd, 1) < 0 ||
         dup2(log_fd, 2) < 0)
         _exit(126);
+    (void)close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
     (void)execv(path, args);
     (void)!write(2, words, sizeof words - 1);
     _exit(127);
@@ -70,6 +74,13 @@ run_program(const char *path, char *const *args, int log_fd, pid_t parent)
 
 int
 child_start(const char *const *argv, struct child *ret, struct err *err)
+{
+    return child_start_signal(argv, SIGKILL, ret, err);
+}
+
+int
+child_start_signal(const char *const *argv, int death_signal, struct child *ret,
+                   struct err *err)
 {
     struct child c = CHILD_INIT;
     CLEANUP_FREE char *path = find_program(argv[0]);
@@ -80,8 +91,8 @@ child_start(const char *const *argv, struct child *ret, struct err *err)
     (void)snprintf(c.name, sizeof c.name, "%s", argv[0]);
     if (path == NULL)
         return err_set(err, ERR_NOT_FOUND,
-                       "program '%s' is not in PATH: install QEMU's tools",
-                       argv[0]);
+                       "program '%s' is not %s: install QEMU's tools", argv[0],
+                       strchr(argv[0], '/') != NULL ? "there" : "in PATH");
     while (argv[n] != NULL)
         n++;
     if (n >= ARGS_MAX)
@@ -92,7 +103,7 @@ child_start(const char *const *argv, struct child *ret, struct err *err)
         return err_set_errno(err, errno, "start '%s'", argv[0]);
     c.pid = fork();
     if (c.pid == 0)
-        run_program(path, args, c.log_fd, parent);
+        run_program(path, args, c.log_fd, parent, death_signal);
     if (c.pid < 0)
         (void)err_set_errno(err, errno, "start '%s'", argv[0]);
     else if ((c.pid_fd = pidfd_open(c.pid, 0)) < 0)

@@ -1,4 +1,4 @@
-/* job/child.h - QEMU's programs as child processes.
+/* base/child.h - QEMU's programs as child processes.
  *
  * No shell; the program is looked up in PATH.  A child never outlives us: it is
  * ended on every path here, and the kernel ends it when the thread that started
@@ -23,8 +23,14 @@ struct child {
         .pid_fd = -1, .log_fd = -1 \
     }
 
-/* Start argv[0], found in PATH; `argv` ends with NULL. */
+/* Start argv[0], found in PATH unless it has a '/'; `argv` ends with NULL.  It
+ * has no descriptor of ours but its output. */
 int child_start(const char *const *argv, struct child *ret, struct err *err);
+
+/* The same; the kernel sends `death_signal` when we die, for a child that has
+ * something to put in order first. */
+int child_start_signal(const char *const *argv, int death_signal,
+                       struct child *ret, struct err *err);
 
 /* Wait up to `timeout_ms` for the end and exit status 0.  When it does not end
  * in time it is killed: ERR_TIMEOUT. */
