@@ -89,7 +89,10 @@ static const struct case_ off_cases[] = {
     {"off, an old qcow2", 2, 0, SIZE, CHUNK, 0, 0, NULL, 0, 0, "qcow2", 0, NULL,
      "image of a machine that is off cannot keep a bitmap", 0},
     {"off, persistent and gone", 2, 0, SIZE, CHUNK, 0, 1, NULL, 0, 0, "qcow2",
-     0, NULL, "bitmap missing", 1},
+     0, NULL,
+     "bitmap missing after restart: the machine crashed, its image had no "
+     "room at the shutdown, or an older or other image took its place",
+     1},
 };
 
 /* The machine's newest point has the highest seq; with one point, it is the
