@@ -75,7 +75,7 @@ max_age(const struct status *s, const struct conf_section *machine)
 }
 
 /* `m`: what the repository has of it, or NULL.  Machines that nobody backs up any
- * more are shown and alarm nobody, unless there is no configuration that says
+ * more are shown and alarm nobody, unless somebody asks for them, or nothing says
  * which those are. */
 static int
 add_machine(struct status *s, const char *name, const char *repo,
@@ -96,7 +96,8 @@ add_machine(struct status *s, const char *name, const char *repo,
         (void)jv_set_str(o, "state", health_name(h));
         (void)jv_set_str(o, "text", trouble);
     }
-    if (machine == NULL && !s->plain && trouble == NULL) {
+    if (machine == NULL && !s->plain && trouble == NULL &&
+        s->cli->o.operands.n == 0) {
         h = HEALTH_OK;
         (void)jv_set_str(o, "state", health_name(h));
     }
@@ -203,17 +204,20 @@ look(struct status *s, const struct conf_section *repo, const char *name,
     return add_others(s, repo, name, result, err);
 }
 
-/* Is any machine that was asked for kept there? */
+/* Is any machine that was asked for kept there, or perhaps there? */
 static bool
 concerns(const struct status *s, const struct conf_section *repo)
 {
-    const struct conf_section *m;
+    const struct opt_list *l = &s->cli->o.operands;
 
-    for (size_t i = 0; (m = conf_at(s->conf, CONF_MACHINE, i)) != NULL; i++)
-        if (config_repository_of(s->conf, m) == repo &&
-            wanted(&s->cli->o, conf_name(m)))
+    for (size_t i = 0; i < l->n; i++) {
+        const struct conf_section *m =
+            conf_find(s->conf, CONF_MACHINE, l->v[i]);
+
+        if (m == NULL || config_repository_of(s->conf, m) == repo)
             return true;
-    return s->cli->o.operands.n == 0;
+    }
+    return l->n == 0;
 }
 
 /* All of the configuration, or the one that was named. */
