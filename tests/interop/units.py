@@ -33,9 +33,11 @@ def units():
     os.mkdir(to + "/bin")
     os.symlink(BINARY, to + "/bin/tidemark")
     for name in os.listdir(CONTRIB):
-        with open(CONTRIB + name) as f:
-            text = f.read().replace("@bindir@", to + "/bin")
-        with open(to + "/" + name.replace(".in", ""), "w") as f:
+        made = name[:-3] if name.endswith(".in") else None
+        with open(BUILD + "/contrib/" + made if made else CONTRIB + name) as f:
+            text = re.sub(r"(?<=[=-])/\S*/tidemark(?= )", to + "/bin/tidemark",
+                          f.read())
+        with open(to + "/" + (made or name), "w") as f:
             f.write(text)
     return to
 
