@@ -112,6 +112,9 @@ def failing_hooks():
     check(read(log).startswith("failed: nothing was backed up: the hook"),
           "after runs all the same, and knows", read(log))
     equal(f.vms["vm01"].bitmaps(), {}, "the machine was not touched")
+    r = f.run("--json", wrap=["env", "--ignore-signal=CHLD"])
+    equal(results(r)["vm01"]["result"], "failed",
+          "also where whoever starts it ignores the ends of children", r)
     f.extra["vm01"] = "after = kill -9 $$"
     f.write()
     r = f.tm.run("backup", "vm01", "--json")
