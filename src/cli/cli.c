@@ -270,6 +270,7 @@ cli_main(int argc, char **argv)
     reserve_standard_files();
     (void)umask(077); /* what a disk holds is nobody else's business */
     signals_ignore_pipe();
+    signals_keep_children();
     (void)setlocale(LC_CTYPE, "");
     text_utf8(strcmp(nl_langinfo(CODESET), "UTF-8") == 0);
     out_init(&c.out);

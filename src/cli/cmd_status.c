@@ -10,7 +10,6 @@
 #include "err.h"
 #include "jv.h"
 #include "status.h"
-#include "table.h"
 
 #define MAX_AGE_NS (UINT64_C(26) * 3600 * 1000000000)
 
@@ -75,7 +74,7 @@ max_age(const struct status *s, const struct conf_section *machine)
 }
 
 /* `m`: what the repository has of it, or NULL.  Machines that nobody backs up any
- * more are shown and alarm nobody, unless there is no configuration that says
+ * more are shown and alarm nobody, unless somebody asks for them, or nothing says
  * which those are. */
 static int
 add_machine(struct status *s, const char *name, const char *repo,
@@ -96,7 +95,8 @@ add_machine(struct status *s, const char *name, const char *repo,
         (void)jv_set_str(o, "state", health_name(h));
         (void)jv_set_str(o, "text", trouble);
     }
-    if (machine == NULL && !s->plain && trouble == NULL) {
+    if (machine == NULL && !s->plain && trouble == NULL &&
+        s->cli->o.operands.n == 0) {
         h = HEALTH_OK;
         (void)jv_set_str(o, "state", health_name(h));
     }
@@ -203,17 +203,20 @@ look(struct status *s, const struct conf_section *repo, const char *name,
     return add_others(s, repo, name, result, err);
 }
 
-/* Is any machine that was asked for kept there? */
+/* Is any machine that was asked for kept there, or perhaps there? */
 static bool
 concerns(const struct status *s, const struct conf_section *repo)
 {
-    const struct conf_section *m;
+    const struct opt_list *l = &s->cli->o.operands;
 
-    for (size_t i = 0; (m = conf_at(s->conf, CONF_MACHINE, i)) != NULL; i++)
-        if (config_repository_of(s->conf, m) == repo &&
-            wanted(&s->cli->o, conf_name(m)))
+    for (size_t i = 0; i < l->n; i++) {
+        const struct conf_section *m =
+            conf_find(s->conf, CONF_MACHINE, l->v[i]);
+
+        if (m == NULL || config_repository_of(s->conf, m) == repo)
             return true;
-    return s->cli->o.operands.n == 0;
+    }
+    return l->n == 0;
 }
 
 /* All of the configuration, or the one that was named. */
@@ -266,76 +269,15 @@ add_unknown(struct status *s, struct err *err)
 
 /* -- telling ----------------------------------------------------------------*/
 
-static const char *
-tracking_text(const struct jv *m, char *buf, size_t len)
-{
-    const struct jv *disks = jv_get(m, "disks");
-    size_t n = jv_size(disks), tracked = 0, kept = 0;
-
-    for (size_t i = 0; i < n; i++) {
-        tracked += jv_get_bool(jv_at(disks, i), "tracked", false);
-        kept += jv_get_bool(jv_at(disks, i), "persistent", false) &&
-                jv_get_bool(jv_at(disks, i), "tracked", false);
-    }
-    if (n == 0)
-        return NULL;
-    if (kept == n)
-        return "incremental next";
-    if (tracked == n)
-        return "incremental until power-off";
-    (void)snprintf(buf, len, "%zu of %zu full next", n - tracked, n);
-    return buf;
-}
-
-static const char *
-full_text(const struct jv *m, char *buf, size_t len)
-{
-    const struct jv *disks = jv_get(m, "disks"), *last = NULL;
-
-    for (size_t i = 0; i < jv_size(disks); i++) {
-        const struct jv *d = jv_at(disks, i);
-
-        if (jv_get_str(d, "full_time") != NULL &&
-            (last == NULL || strcmp(jv_get_str(d, "full_time"),
-                                    jv_get_str(last, "full_time")) > 0))
-            last = d;
-    }
-    if (last == NULL)
-        return NULL;
-    (void)snprintf(buf, len, "%.10s: %s", jv_get_str(last, "full_time"),
-                   report_str(last, "full_reason", ""));
-    return buf;
-}
-
 static int
 report(struct status *s, struct err *err)
 {
-    CLEANUP(table_freep)
-    struct table *t =
-        table_new("MACHINE|STATE|LAST GOOD POINT|TRACKING|LAST FULL "
-                  "READ|VERIFIED|REMARK");
     static const char *const words[] = {"OK", "WARNING", "CRITICAL"};
     struct out *o = &s->cli->out;
-    char tracking[64], full[256];
 
     out_line(o, "TIDEMARK %s - %s", words[s->worst],
              s->note != NULL ? s->note : "all machines have a good point");
-    for (size_t i = 0; i < jv_size(s->machines); i++) {
-        const struct jv *m = jv_at(s->machines, i);
-
-        table_text(t, report_str(m, "machine", ""));
-        table_text(t, jv_get_bool(m, "configured", false) || s->plain
-                          ? report_str(m, "state", "")
-                          : "not configured");
-        table_text(t, report_str(m, "time", NULL));
-        table_text(t, tracking_text(m, tracking, sizeof tracking));
-        table_text(t, full_text(m, full, sizeof full));
-        table_text(t, report_str(m, "verified", "never"));
-        table_text(t, report_str(m, "text", ""));
-    }
-    if (s->cli->out.quiet || table_rows(t) == 0)
-        return 0;
-    return table_print(t, 0, o->result, err);
+    return o->quiet ? 0 : status_table(o, s->machines, s->plain, err);
 }
 
 static int

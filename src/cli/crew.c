@@ -234,10 +234,12 @@ static void
 reap(struct worker *w)
 {
     struct task *t = w->task;
-    int status = 0;
+    int status = 0, r;
 
-    while (waitpid(w->pid, &status, 0) < 0 && errno == EINTR)
+    while ((r = waitpid(w->pid, &status, 0)) < 0 && errno == EINTR)
         ;
+    if (r < 0) /* unknown is not good */
+        status = EXIT_FAILED << 8;
     w->pid = 0;
     t->killed = WIFSIGNALED(status);
     t->status = t->killed ? 128 + WTERMSIG(status) : WEXITSTATUS(status);

@@ -141,15 +141,17 @@ hook_run(const struct hook *h, struct err *err)
     CLEANUP_CLOSE int fd = -1;
     enum ended how;
     pid_t pid = 0;
-    int status = 0;
+    int status = 0, r;
 
     if (start(h, &pid, &fd, err) != 0)
         return -1;
     how = wait_end(fd, deadline_in(h->timeout_ms), h->cancel);
     if (how != ENDED)
         end_group(pid, fd);
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+    while ((r = waitpid(pid, &status, 0)) < 0 && errno == EINTR)
         ;
+    if (r < 0) /* unknown is not good */
+        return err_set_errno(err, errno, "the end of the hook '%s'", h->what);
     if (how == STOPPED)
         return err_set(err, ERR_CANCELED, "stopped during the hook '%s'",
                        h->what);

@@ -35,6 +35,15 @@ signals_ignore_pipe(void)
     (void)sigaction(SIGPIPE, &sa, NULL);
 }
 
+void
+signals_keep_children(void)
+{
+    struct sigaction sa = {.sa_handler = SIG_DFL};
+
+    (void)sigemptyset(&sa.sa_mask);
+    (void)sigaction(SIGCHLD, &sa, NULL);
+}
+
 const atomic_bool *
 signals_catch(void)
 {

@@ -14,6 +14,10 @@
 /* SIGPIPE: a reader that goes away must not kill a backup. */
 void signals_ignore_pipe(void);
 
+/* Whoever started us may ignore SIGCHLD; then no child's status could be had, and
+ * one that failed would look like one that did not. */
+void signals_keep_children(void);
+
 /* Install the handlers; the returned flag lives as long as the process. */
 const atomic_bool *signals_catch(void);
 

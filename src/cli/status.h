@@ -6,12 +6,14 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct buf;
 struct err;
 struct jv;
+struct out;
 
 enum health { HEALTH_OK, HEALTH_WARNING, HEALTH_CRITICAL };
 const char *health_name(enum health h); /* "ok", "warning", "critical" */
@@ -21,6 +23,11 @@ const char *health_name(enum health h); /* "ok", "warning", "critical" */
  * twice that: critical. */
 enum health status_judge(struct jv *o, const struct jv *machine, int64_t now_ns,
                          uint64_t max_age_ns);
+
+/* "machines" of the status for people; `plain`: no configuration says which of
+ * them count. */
+int status_table(struct out *o, const struct jv *machines, bool plain,
+                 struct err *err);
 
 /* The status object in Prometheus' text format, for node_exporter's textfile
  * collector. */

@@ -1,6 +1,7 @@
 /* What a configuration must be as a whole, and errors that name what there is. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -105,14 +106,74 @@ check_section(const struct conf_section *s, struct err *err)
     return 0;
 }
 
+/* Where its points go must not depend on the environment of whoever runs it. */
+static int
+check_choice(const struct conf_section *s, struct err *err)
+{
+    if (s->kind != CONF_MACHINE || conf_get(s, "repository") != NULL ||
+        conf_at(s->conf, CONF_REPOSITORY, 1) == NULL)
+        return 0;
+    return err_set(err, ERR_USAGE,
+                   "%s:%u: [machine %s] needs 'repository = NAME': there is "
+                   "more than one",
+                   s->conf->file, s->line, s->name);
+}
+
+static const char *
+point_name(const struct conf_section *s)
+{
+    const char *name = conf_get(s, "name");
+
+    return name != NULL ? name : s->name;
+}
+
+static int
+compare_names(const void *a, const void *b)
+{
+    const struct conf_section *const *x = a, *const *y = b;
+    const struct conf_section *rx = conf_repository_of(*x);
+    const struct conf_section *ry = conf_repository_of(*y);
+    int d = strcmp(rx != NULL ? rx->name : "", ry != NULL ? ry->name : "");
+
+    if (d == 0)
+        d = strcmp(point_name(*x), point_name(*y));
+    return d != 0 ? d : (*x)->line < (*y)->line ? -1 : 1;
+}
+
+/* Two machines under one name would take turns in one chain of points. */
+static int
+check_names(const struct conf *c, struct err *err)
+{
+    CLEANUP_FREE const struct conf_section **m =
+        calloc(c->n_sections, sizeof *m);
+    size_t n = 0;
+
+    if (m == NULL)
+        return err_set_errno(err, ENOMEM, "configuration");
+    for (size_t i = 0; i < c->n_sections; i++)
+        if (c->sections[i]->kind == CONF_MACHINE)
+            m[n++] = c->sections[i];
+    qsort(m, n, sizeof *m, compare_names);
+    for (size_t i = 1; i < n; i++)
+        if (conf_repository_of(m[i - 1]) == conf_repository_of(m[i]) &&
+            strcmp(point_name(m[i - 1]), point_name(m[i])) == 0)
+            return err_set(err, ERR_USAGE,
+                           "%s:%u: [machine %s] has the name '%s' in the "
+                           "repository, as has [machine %s] in line %u",
+                           c->file, m[i]->line, m[i]->name, point_name(m[i]),
+                           m[i - 1]->name, m[i - 1]->line);
+    return 0;
+}
+
 int
 conf_check(const struct conf *c, struct err *err)
 {
     for (size_t i = 0; i < c->n_sections; i++)
         if (check_section(c->sections[i], err) != 0 ||
-            check_reference(c->sections[i], err) != 0)
+            check_reference(c->sections[i], err) != 0 ||
+            check_choice(c->sections[i], err) != 0)
             return -1;
-    return 0;
+    return check_names(c, err);
 }
 
 /* -- the file ---------------------------------------------------------------*/

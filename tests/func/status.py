@@ -130,6 +130,8 @@ def configured():
     check(not m["retired"]["configured"], "it is not configured any more")
     r = h.tm.run("status", "web1", env=env)
     equal(r.code, OK, "one machine: other repositories do not matter", r)
+    r = h.tm.run("status", "retired", env=env)
+    equal(r.code, FAILED, "asked for, it is judged", r)
     r = h.tm.run("status", "--repo", "r", "database", env=env)
     equal(r.code, WARNING, "one repository by name", r)
     r = h.tm.run("status", "--repo", h.tm.repo, "--json", env=env)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 import tap
+from fleet import Fleet, summary
 from tap import check, equal, need, skip, test
 from tidemark import BINARY, BUILD, Tidemark
 
@@ -32,9 +33,11 @@ def units():
     os.mkdir(to + "/bin")
     os.symlink(BINARY, to + "/bin/tidemark")
     for name in os.listdir(CONTRIB):
-        with open(CONTRIB + name) as f:
-            text = f.read().replace("@bindir@", to + "/bin")
-        with open(to + "/" + name.replace(".in", ""), "w") as f:
+        made = name[:-3] if name.endswith(".in") else None
+        with open(BUILD + "/contrib/" + made if made else CONTRIB + name) as f:
+            text = re.sub(r"(?<=[=-])/\S*/tidemark(?= )", to + "/bin/tidemark",
+                          f.read())
+        with open(to + "/" + (made or name), "w") as f:
             f.write(text)
     return to
 
@@ -65,6 +68,77 @@ def security():
         m = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said)
         need(m, "an exposure level", said)
         check(float(m.group(1)) <= limit, "%s: %s" % (name, m.group(1)), said)
+
+
+def filter_set(name, groups, seen):
+    """All system calls of a group and the groups in it."""
+    if name in seen:
+        return set()
+    seen.add(name)
+    calls = set()
+    for word in groups[name]:
+        calls |= filter_set(word, groups, seen) if word[0] == "@" else {word}
+    return calls
+
+
+def allowed():
+    _, said = analyze("syscall-filter", "--no-pager")
+    groups, now = {}, None
+    for line in said.splitlines():
+        if line.startswith("@"):
+            now = line.strip()
+            groups[now] = []
+        elif line.startswith("    ") and now and line.strip()[0] != "#":
+            groups[now].append(line.split()[0])
+        elif not line.strip():
+            now = None
+    need("@system-service" in groups, "systemd's groups", said[:500])
+    return (filter_set("@system-service", groups, set())
+            | filter_set("@default", groups, set()))
+
+
+@test("all that a run asks of the kernel is what the unit lets through")
+def system_calls():
+    units()
+    if shutil.which("strace") is None:
+        skip("no strace here")
+    f = Fleet(1)
+    f.start()
+    trace = f.dir + "/trace"
+    f.extra["vm01"] = "before = true\nkeep-last = 1"
+    f.write(repository="gc = after-run\nverify = 100%")
+    r = f.tm.run("run", "--json", wrap=["strace", "-f", "-qq", "-o", trace],
+                 timeout=300)
+    equal(r.code, 0, "exit status", r)
+    equal(len(summary(r)["chores"]), 3, "prune, gc and verify ran", r)
+    with open(trace) as t:
+        used = set(re.findall(r"(?m)^\d+ +(?:<\.\.\. )?(\w+)[( ]", t.read()))
+    check("clone" in used or "clone3" in used, "children were traced", used)
+    check("pidfd_open" in used and "fsync" in used, "the trace is whole", used)
+    equal(used - allowed() - {"resumed"}, set(), "not let through")
+
+
+@test("a run needs no capability that the unit takes away")
+def capabilities():
+    to = units()
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        skip("needs root and setpriv")
+    with open(to + "/tidemark.service") as u:
+        caps = re.search(r"(?m)^CapabilityBoundingSet=(.*)$", u.read())
+    need(caps, "a bounding set")
+    some = ",".join("+" + c[4:].lower() for c in caps.group(1).split())
+    f = Fleet(1)
+    f.start()
+    f.extra["vm01"] = "before = grep CapBnd /proc/self/status\nkeep-last = 1"
+    f.write(repository="gc = after-run\nverify = 100%")
+    r = f.tm.run("run", "--json",
+                 wrap=["setpriv", "--no-new-privs", "--bounding-set",
+                       "-all," + some, "--"])
+    equal(r.code, 0, "exit status", r)
+    bits = re.search(r"CapBnd:(?:\\t|\s)*([0-9a-f]+)", r.err)
+    need(bits, "the hook tells what is left", r)
+    equal(bin(int(bits.group(1), 16)).count("1"), len(some.split(",")),
+          "capabilities that were left", r)
 
 
 @test("nothing kills the process that thaws, and what is written may be")

@@ -31,6 +31,7 @@ static const struct conf_key keys[] = {
     {"disks", CONF_IN(CONF_MACHINE), false, check_any, NULL},
     {"repository", IN_MACHINE, false, check_any, NULL},
     {"exclude", IN_MACHINE, true, check_any, NULL},
+    {"name", CONF_IN(CONF_MACHINE), false, check_any, NULL},
     {"quiesce", IN_MACHINE, false, check_word, "auto"},
     {"parallel", CONF_IN(CONF_DEFAULTS), false, check_any, NULL},
     {NULL, 0, false, NULL, NULL},
@@ -72,6 +73,19 @@ test_machine_inherits_defaults(void)
     CHECK(conf_repository_of(a) == conf_find(c, CONF_REPOSITORY, "main"));
     CHECK_STR(conf_get(conf_repository_of(b), "path"), "/r");
     CHECK(conf_find(c, CONF_MACHINE, "main") == NULL);
+}
+
+static void
+test_one_name_in_two_repositories(void)
+{
+    CLEANUP(conf_freep) struct conf *c = NULL;
+    struct err err = ERR_INIT;
+
+    CHECK_OK(parse(REPO "[repository r2]\npath = /s\n" MACHINE
+                        "repository = main\n[machine copy]\nname = web1\n"
+                        "source = qmp:/s\nrepository = r2\n",
+                   &c, &err),
+             &err);
 }
 
 static void
@@ -129,6 +143,13 @@ test_every_mistake_has_its_words(void)
          "t.conf:5: no repository 'mian' in 't.conf'; did you mean 'main'?"},
         {REPO "[defaults]\nrepository = other\n",
          "t.conf:4: no repository 'other' in 't.conf'; there is: main"},
+        {REPO "[repository r2]\npath = /r\n" MACHINE,
+         "t.conf:5: [machine web1] needs 'repository = NAME': there is more "
+         "than one"},
+        {MACHINE "name = n\n[machine a]\nsource = qmp:/a\n[machine n]\n"
+                 "source = qmp:/n\n",
+         "t.conf:6: [machine n] has the name 'n' in the repository, as has "
+         "[machine web1] in line 1"},
         {MACHINE "repository = r\n", "t.conf:3: no repository 'r': 't.conf' "
                                      "has no [repository NAME]"},
     };
@@ -240,6 +261,7 @@ main(int argc, char **argv)
 {
     static const struct tap_test tests[] = {
         TEST(test_machine_inherits_defaults),
+        TEST(test_one_name_in_two_repositories),
         TEST(test_order_does_not_matter),
         TEST(test_every_mistake_has_its_words),
         TEST(test_unknown_names_list_what_there_is),
