@@ -73,7 +73,7 @@ _tidemark()
         ;;
     backup)
         opts='--repo --name --full --disk --exclude --tag --quiesce --scratch
-              --compress --paranoid --threads --offline'
+              --compress --paranoid --audit --threads --offline'
         ;;
     points | show) opts='--repo' ;;
     restore)

@@ -251,6 +251,9 @@ open_maps(struct backup *b, size_t i, struct err *err)
 
     d->name = p->disk->name;
     d->size = p->disk->size;
+    if (p->base != NULL)
+        d->audit =
+            audit_choose(b->opts->audit, p->base->audit.round, chunk_size);
     if (p->older != NULL &&
         (map_reader_new(b->repo, d->size, chunk_size, &p->older->root, &d->base,
                         &why) < 0 ||
@@ -357,8 +360,22 @@ check_canaries(struct backup *b, size_t i, struct err *err)
     return new_map(b, i, err);
 }
 
+/* The base's bitmap lies.  It goes at once: should this run fail, the next one
+ * must not believe it either. */
+static void
+distrust(struct backup *b, size_t i)
+{
+    struct plan_disk *p = &b->plan.v[i];
+    struct err why = ERR_INIT;
+
+    if (source_forget(b->source, p->source, repo_id(b->repo),
+                      p->base->generation, &why) < 0)
+        hooks_note(b->hooks, "disk '%s': %s", p->disk->name, why.msg);
+    plan_audit_failed(p, b->copy[i].audit_off);
+}
+
 /* True when the copy failed because a base map that looked whole has a page that
- * cannot be read, deep down: those disks are read in full, all others once
+ * cannot be read, deep down, or an audit found what tracking had missed: those disks are read in full, all others once
  * more, from the same instant. */
 static bool
 start_over(struct backup *b, const struct err *why)
@@ -368,11 +385,14 @@ start_over(struct backup *b, const struct err *why)
     for (size_t i = 0; i < b->plan.n; i++) {
         struct copy_disk *d = &b->copy[i];
 
-        if (!d->base_damaged)
+        if (!d->base_damaged && !d->audit_failed)
             continue;
         damaged = true;
-        d->base_damaged = false;
-        drop_base(b, i, why);
+        if (d->base_damaged)
+            drop_base(b, i, why);
+        else
+            distrust(b, i);
+        d->base_damaged = d->audit_failed = false;
         b->got[i].dirty_context = d->dirty_context = NULL;
     }
     for (size_t i = 0; damaged && i < b->plan.n; i++) {
@@ -380,6 +400,7 @@ start_over(struct backup *b, const struct err *why)
 
         d->read_bytes = d->dirty_bytes = d->new_bytes = 0;
         d->stored_bytes = d->healed_chunks = 0;
+        d->audited_chunks = d->audit_bytes = 0;
         if (new_map(b, i, NULL) < 0)
             return false;
     }

@@ -78,6 +78,36 @@ put_unit(struct lane *l, struct unit *u, unsigned worker, struct put_sum *sum,
 }
 
 void
+copy_audit_failed(struct lane *l, uint64_t index)
+{
+    struct copy *c = l->copy;
+    struct err err = ERR_INIT;
+
+    (void)err_set(&err, ERR_CORRUPT,
+                  "disk '%s': what lies at offset %" PRIu64
+                  " changed without being marked",
+                  l->disk->name, index * c->opts->chunk_size);
+    (void)pthread_mutex_lock(&c->lock);
+    if (!l->disk->audit_failed)
+        l->disk->audit_off = index * c->opts->chunk_size;
+    l->disk->audit_failed = true;
+    (void)pthread_mutex_unlock(&c->lock);
+    copy_fail(c, &err);
+}
+
+/* False: the unit is not what the base has. */
+static bool
+audit_unit(struct lane *l, const struct unit *u)
+{
+    for (uint64_t i = 0; u->has_base && i < u->n; i++)
+        if (!chunk_id_equal(&u->ids[i], &u->base[i])) {
+            copy_audit_failed(l, u->index + i);
+            return false;
+        }
+    return true;
+}
+
+void
 copy_store_unit(void *unit, unsigned worker)
 {
     struct unit *u = unit;
@@ -90,7 +120,10 @@ copy_store_unit(void *unit, unsigned worker)
         copy_fail(c, &err);
         return; /* the unit is freed with its queue */
     }
+    if (u->audit && !audit_unit(l, u))
+        return;
     (void)pthread_mutex_lock(&c->lock);
+    l->disk->audited_chunks += u->audit && u->has_base ? u->n : 0;
     l->disk->new_bytes += sum.new_bytes;
     l->disk->stored_bytes += sum.stored_bytes;
     l->disk->healed_chunks += sum.healed;
@@ -166,6 +199,8 @@ apply_unit(struct copy_disk *d, const struct unit *u, struct err *err)
     static const struct chunk_id zero;
     const bool full = d->dirty_context == NULL;
 
+    if (u->audit)
+        return 0; /* the map has it */
     for (uint64_t i = 0; i < u->n; i++) {
         const struct chunk_id *id = u->zero ? &zero : &u->ids[i];
 

@@ -20,6 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "audit.h"
 #include "heal.h"
 
 struct err;
@@ -37,10 +38,14 @@ struct copy_disk {
                                 reader thread */
     struct map_writer *map;  /* full: starts all zero; else from the base */
     struct heal heal;        /* chunks to read and store again */
+    struct audit audit;      /* clean chunks to compare with the base */
     /* results */
     uint64_t read_bytes, dirty_bytes, new_bytes, stored_bytes;
     uint64_t healed_chunks; /* of heal: stored again */
     bool base_damaged;      /* why the copy failed: read this disk in full */
+    uint64_t audited_chunks, audit_bytes; /* compared; read for it */
+    bool audit_failed;  /* why the copy failed: a clean chunk had changed */
+    uint64_t audit_off; /* where it is */
 };
 
 /* Called about ten times a second by the thread that is in copy_run(); `total`

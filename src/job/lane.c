@@ -132,11 +132,12 @@ read_unit(struct lane *l, uint64_t index, unsigned n, struct err *err)
         return -1;
     (void)pthread_mutex_lock(&c->lock);
     r = units_add(&l->units, index, n, bytes, &u, err);
-    l->disk->read_bytes += bytes;
+    *(l->auditing ? &l->disk->audit_bytes : &l->disk->read_bytes) += bytes;
     (void)pthread_mutex_unlock(&c->lock);
     if (r < 0)
         return -1;
     u->owner = l;
+    u->audit = l->auditing;
     fill_base(l, u);
     l->n_reading++; /* before: the read may end inside the call */
     r = nbd_reader_read(l->nbd, u->buf, chunk_off(l, index), bytes, read_done,
@@ -227,20 +228,94 @@ scan_run(struct lane *l, uint64_t index, uint64_t n, struct err *err)
     return 0;
 }
 
-/* -- a disk -----------------------------------------------------------------*/
+/* -- audit ------------------------------------------------------------------*/
 
 static void
 add_total(struct lane *l, uint64_t bytes)
 {
     (void)pthread_mutex_lock(&l->copy->lock);
     l->copy->total += bytes;
-    l->disk->dirty_bytes += bytes;
+    l->disk->dirty_bytes += l->auditing ? 0 : bytes;
     (void)pthread_mutex_unlock(&l->copy->lock);
 }
 
-/* One stretch of dirty extents: count first, so that progress knows its end. */
+/* Clean chunks that read as zeroes: zeroes are what the base must have. */
 static int
-scan_dirty(struct lane *l, const struct nbd_extents *e, struct err *err)
+audit_zero(struct lane *l, uint64_t index, uint64_t n, struct err *err)
+{
+    struct copy *c = l->copy;
+    struct chunk_id id;
+
+    for (uint64_t i = 0; l->base != NULL && i < n; i++) {
+        if (map_reader_get(l->base, index + i, &id, NULL) < 0) {
+            l->base = NULL; /* no more to compare with, see fill_base() */
+        } else if (!chunk_id_zero(&id)) {
+            copy_audit_failed(l, index + i);
+            return stopped(err);
+        }
+    }
+    if (n == 0)
+        return 0;
+    (void)pthread_mutex_lock(&c->lock);
+    l->disk->audited_chunks += l->base != NULL ? n : 0;
+    c->done += run_bytes(l, index, n);
+    (void)pthread_mutex_unlock(&c->lock);
+    return 0;
+}
+
+static int
+audit_run(struct lane *l, uint64_t index, uint64_t n, struct err *err)
+{
+    CLEANUP(nbd_extents_done) struct nbd_extents e = {0};
+    struct runs runs = {
+        .extents = &e, .chunk_size = l->copy->opts->chunk_size, .flag = false};
+    uint64_t end = index + n, start, m;
+
+    add_total(l, run_bytes(l, index, n));
+    if (check_reads(l,
+                    nbd_reader_zero(l->nbd, chunk_off(l, index),
+                                    run_bytes(l, index, n), &e, err),
+                    err) < 0)
+        return -1;
+    while (runs_next(&runs, &start, &m)) {
+        if (audit_zero(l, index, start - index, err) < 0 ||
+            read_run(l, start, m, err) < 0)
+            return -1;
+        index = start + m;
+    }
+    return audit_zero(l, index, end - index, err);
+}
+
+/* Nothing from chunk `from` to before chunk `to` is dirty. */
+static int
+audit_clean(struct lane *l, uint64_t from, uint64_t to, struct err *err)
+{
+    const uint32_t chunk_size = l->copy->opts->chunk_size;
+    const uint64_t n_chunks = (l->disk->size + chunk_size - 1) / chunk_size;
+    uint64_t index, n;
+    int r = 0;
+
+    l->auditing = true;
+    while (r == 0 && from < to && l->base != NULL &&
+           audit_next(&l->disk->audit, n_chunks, from, &index, &n) &&
+           index < to) {
+        uint64_t end = index + n < to ? index + n : to;
+
+        index = index > from ? index : from;
+        r = audit_run(l, index, end - index, err);
+        from = end;
+    }
+    l->auditing = false;
+    return r;
+}
+
+/* -- a disk -----------------------------------------------------------------*/
+
+/* One stretch of dirty extents, which covers chunks from `from` to before `to`:
+ * count first, so that progress knows its end. */
+static int
+scan_dirty(struct lane *l, const struct nbd_extents *e, uint64_t from,
+           uint64_t to, struct err *err)
 {
     const struct runs all = {
         .extents = e, .chunk_size = l->copy->opts->chunk_size, .flag = true};
@@ -254,16 +329,19 @@ scan_dirty(struct lane *l, const struct nbd_extents *e, struct err *err)
     while (runs_next(&runs, &index, &n)) {
         bool ask = run_bytes(l, index, n) >= ASK_ZERO_MIN;
 
-        if ((ask ? scan_run : read_run)(l, index, n, err) < 0)
+        if (audit_clean(l, from, index, err) < 0 ||
+            (ask ? scan_run : read_run)(l, index, n, err) < 0)
             return -1;
+        from = index + n;
     }
-    return 0;
+    return audit_clean(l, from, to, err);
 }
 
 static int
 scan_incremental(struct lane *l, struct err *err)
 {
     const uint64_t size = l->disk->size;
+    const uint32_t chunk_size = l->copy->opts->chunk_size;
 
     for (uint64_t off = 0; off < size; off += DIRTY_WINDOW) {
         CLEANUP(nbd_extents_done) struct nbd_extents e = {0};
@@ -271,9 +349,9 @@ scan_incremental(struct lane *l, struct err *err)
 
         if (check_reads(l, nbd_reader_dirty(l->nbd, off, len, &e, err), err) <
                 0 ||
-            heal_extents(&l->disk->heal, l->copy->opts->chunk_size, off, len,
-                         &e, err) < 0 ||
-            scan_dirty(l, &e, err) < 0)
+            heal_extents(&l->disk->heal, chunk_size, off, len, &e, err) < 0 ||
+            scan_dirty(l, &e, off / chunk_size,
+                       (off + len + chunk_size - 1) / chunk_size, err) < 0)
             return -1;
     }
     return 0;

@@ -46,6 +46,7 @@ struct lane {
     struct nbd_reader *nbd; /* set and cleared with copy.lock, for cancel */
     /* of the reader thread */
     struct map_reader *base; /* dropped when it cannot be read */
+    bool auditing;           /* what is read now is taken to be unchanged */
     unsigned n_reading;
     int read_errno;    /* of the first failed read, or 0 */
     uint64_t read_off; /* of that read */
@@ -60,6 +61,9 @@ void copy_fail(struct copy *c, const struct err *err);
 
 /* A pool job: put the chunks of a unit whose reads have ended. */
 void copy_store_unit(void *unit, unsigned worker);
+
+/* The clean chunk `index` is not what the base has.  Any thread. */
+void copy_audit_failed(struct lane *l, uint64_t index);
 
 /* Wake the calling thread; with the lock held. */
 void copy_news_locked(struct copy *c);

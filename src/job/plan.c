@@ -1,6 +1,8 @@
 #include "plan.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -326,6 +328,18 @@ void
 plan_base_cleared(struct plan_disk *p)
 {
     p->reason = reasons[WHY_CLEARED].text;
+    p->lost = true;
+    p->base = NULL;
+}
+
+void
+plan_audit_failed(struct plan_disk *p, uint64_t off)
+{
+    (void)snprintf(p->text, sizeof p->text,
+                   "audit failed: what lies at offset %" PRIu64
+                   " changed without being marked",
+                   off);
+    p->reason = p->text;
     p->lost = true;
     p->base = NULL;
 }

@@ -30,6 +30,7 @@ struct plan_disk {
     char generation[33];  /* of the bitmap to begin now */
     uint64_t canaries[4]; /* blocks that it is born with */
     size_t n_canaries;
+    char text[128]; /* where a reason is made, not chosen */
 };
 
 struct plan {
@@ -49,6 +50,9 @@ void plan_base_damaged(struct plan_disk *p);
 
 /* The base's bitmap has lost its canaries: it does not say what changed. */
 void plan_base_cleared(struct plan_disk *p);
+
+/* What lies at `off` changed and the base's bitmap does not say so. */
+void plan_audit_failed(struct plan_disk *p, uint64_t off);
 
 /* {"event":"plan","disks":[...],"skipped":[...]}; NULL without memory. */
 struct jv *plan_event(const struct plan *p, const struct source *s);

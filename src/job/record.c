@@ -71,6 +71,21 @@ fill_tags(const struct backup *b, struct point *p, struct err *err)
     return 0;
 }
 
+/* A round counts when it was read to its end; what a full read is compared with
+ * hands its round on. */
+static void
+fill_audit(const struct plan_disk *p, const struct copy_disk *c,
+           struct point_disk *d)
+{
+    const struct point_disk *before = p->base != NULL ? p->base : p->older;
+    bool audited = p->base != NULL && c->audit.period > 0;
+
+    d->audit.round = (before != NULL ? before->audit.round : 0) + audited;
+    d->audit.bound = audited ? c->audit.period : 0;
+    d->audit.chunks = c->audited_chunks;
+    d->audit.bytes = c->audit_bytes;
+}
+
 static int
 fill_disk(struct backup *b, size_t i, struct point_disk *d, struct err *err)
 {
@@ -96,6 +111,7 @@ fill_disk(struct backup *b, size_t i, struct point_disk *d, struct err *err)
     d->dirty_bytes = c->dirty_bytes;
     d->new_bytes = c->new_bytes;
     d->stored_bytes = c->stored_bytes;
+    fill_audit(p, c, d);
     if (map_writer_finish(c->map, &d->root, err) < 0)
         return err_wrap(err, "map of disk '%s'", c->name);
     return 0;

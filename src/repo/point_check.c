@@ -105,7 +105,9 @@ static bool
 counts_ok(const struct point_disk *d)
 {
     return d->read_bytes <= MAP_DISK_MAX && d->dirty_bytes <= MAP_DISK_MAX &&
-           d->new_bytes <= MAP_DISK_MAX && d->stored_bytes <= MAP_DISK_MAX;
+           d->new_bytes <= MAP_DISK_MAX && d->stored_bytes <= MAP_DISK_MAX &&
+           d->audit.round <= MAP_DISK_MAX && d->audit.bound <= MAP_DISK_MAX &&
+           d->audit.chunks <= MAP_DISK_MAX && d->audit.bytes <= MAP_DISK_MAX;
 }
 
 static bool
@@ -142,7 +144,8 @@ check_disk(const struct point_disk *d, struct err *err)
     if (!text_ok(d->reason, POINT_TEXT_MAX))
         return bad(err, "reason");
     if (!counts_ok(d))
-        return bad(err, "read_bytes, dirty_bytes, new_bytes or stored_bytes");
+        return bad(err, "read_bytes, dirty_bytes, new_bytes, "
+                        "stored_bytes or audit");
     return 0;
 }
 

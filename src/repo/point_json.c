@@ -47,7 +47,7 @@ disk_to_json(const struct point_disk *d)
 {
     return jv_build(
         "{s:s, s:I, s:I, s:o, s:s, s:o, s:b, s:s, s:s, s:I, s:I, s:I, s:I, "
-        "s:o, s:o}",
+        "s:o, s:o, s:o}",
         "name", d->name, "size", (int64_t)d->size, "chunk_size",
         (int64_t)d->chunk_size, "root", id_to_json(&d->root), "format",
         d->format, "generation", text_or_null(d->generation), "persistent",
@@ -56,7 +56,10 @@ disk_to_json(const struct point_disk *d)
         (int64_t)d->dirty_bytes, "new_bytes", (int64_t)d->new_bytes,
         "stored_bytes", (int64_t)d->stored_bytes, "canaries",
         canaries_to_json(d), "source",
-        d->source == NULL ? jv_null() : jv_ref(d->source));
+        d->source == NULL ? jv_null() : jv_ref(d->source), "audit",
+        jv_build("{s:I, s:I, s:I, s:I}", "round", (int64_t)d->audit.round,
+                 "bound", (int64_t)d->audit.bound, "chunks",
+                 (int64_t)d->audit.chunks, "bytes", (int64_t)d->audit.bytes));
 }
 
 static struct jv *
@@ -223,6 +226,22 @@ get_canaries(struct fields *f, struct point_disk *d)
     d->n_canaries = jv_size(a);
 }
 
+/* Points from before there were audits have none. */
+static void
+get_audit(struct fields *f, struct point_disk *d)
+{
+    struct fields a = {.j = jv_get(f->j, "audit")};
+
+    if (a.j == NULL)
+        return;
+    d->audit.round = get_uint(&a, "round");
+    d->audit.bound = get_uint(&a, "bound");
+    d->audit.chunks = get_uint(&a, "chunks");
+    d->audit.bytes = get_uint(&a, "bytes");
+    if (a.bad != NULL)
+        note(f, "audit");
+}
+
 static int
 disk_from_json(const struct jv *j, struct point_disk *d, struct err *err)
 {
@@ -246,6 +265,7 @@ disk_from_json(const struct jv *j, struct point_disk *d, struct err *err)
     d->dirty_bytes = get_uint(&f, "dirty_bytes");
     d->new_bytes = get_uint(&f, "new_bytes");
     d->stored_bytes = get_uint(&f, "stored_bytes");
+    get_audit(&f, d);
     if (jv_is_object(jv_get(j, "source")))
         d->source = jv_ref(jv_get(j, "source"));
     return fields_end(&f, err);

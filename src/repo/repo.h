@@ -114,6 +114,11 @@ struct point_disk {
     uint64_t new_bytes;    /* of chunks that were not in the repository */
     uint64_t stored_bytes; /* what those took in packs */
     struct jv *source;     /* node, file, backing chain, ... as captured */
+    struct {
+        uint64_t round; /* audits so far: which chunks are next */
+        uint64_t bound; /* runs that cover the disk; 0: was not audited */
+        uint64_t chunks, bytes; /* compared; read for it */
+    } audit;                    /* of what was taken to be unchanged */
 };
 
 struct point {

@@ -114,6 +114,10 @@ enum tracking source_tracking(const struct source *s, size_t disk,
 bool source_has_bitmaps(const struct source *s, size_t disk,
                         const char *repo_id);
 
+/* Remove that bitmap, which is not believed any more. */
+int source_forget(struct source *s, size_t disk, const char *repo_id,
+                  const char *generation, struct err *err);
+
 struct source_want {
     size_t disk;            /* index */
     const char *base;       /* generation of the base, or NULL for full */

@@ -115,6 +115,14 @@ source_tracking(const struct source *s, size_t disk, const char *repo_id,
                : TRACKING_MISSING;
 }
 
+int
+source_forget(struct source *s, size_t disk, const char *repo_id,
+              const char *generation, struct err *err)
+{
+    fake.bitmaps[disk].generation[0] = '\0';
+    return 0;
+}
+
 bool
 source_has_bitmaps(const struct source *s, size_t disk, const char *repo_id)
 {
