@@ -541,11 +541,15 @@ undo(struct backup *b)
     b->taken = false;
     (void)source_release(b->source, &why); /* the first error stays in why */
     (void)source_settle(b->source, false, &why);
-    (void)source_finish(b->source, &why);
-    if (why.code != ERR_NONE)
+    if (why.code != ERR_NONE && !source_offline(b->source))
         hooks_note(b->hooks,
                    "something of this backup is left in QEMU; the next run "
                    "removes it: %s",
+                   why.msg);
+    err_clear(&why);
+    if (source_finish(b->source, &why) < 0)
+        hooks_note(b->hooks,
+                   "the images of the machine were not closed in order: %s",
                    why.msg);
 }
 

@@ -324,9 +324,7 @@ open_source(struct source *s, const char *machine, struct err *err)
     if (!s->features.nodes_flat)
         return err_set(err, ERR_UNSUPPORTED, "machine '%s': %s", machine,
                        s->refusal);
-    if (look_identity(s, err) < 0 || source_look(s, err) < 0)
-        return -1;
-    return choose_scratch(s, err);
+    return look_identity(s, err) < 0 ? -1 : source_look(s, err);
 }
 
 int
@@ -338,7 +336,7 @@ source_open(const char *machine, const struct source_opts *opts,
     if (s == NULL)
         return err_set_errno(err, ENOMEM, "machine '%s'", machine);
     s->opts = *opts;
-    if (open_source(s, machine, err) < 0) {
+    if (open_source(s, machine, err) < 0 || choose_scratch(s, err) < 0) {
         source_close(s);
         return -1;
     }

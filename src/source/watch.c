@@ -164,7 +164,8 @@ source_watch(struct source *s, unsigned timeout_ms, struct err *err)
     if (s->qmp == NULL)
         return err_set(err, ERR_CLOSED, "the connection to QEMU is lost");
     if (qmp_pump(s->qmp, timeout_ms, err) < 0 || check_jobs(s, err) < 0)
-        return -1;
+        return s->off != NULL ? err_wrap(err, "storage daemon of the images")
+                              : -1;
     check_space(s);
     if (!c->broken)
         return 0;

@@ -110,6 +110,7 @@ def daemon_killed():
     os.kill(pids[0], signal.SIGKILL)
     r = run.wait()
     check(r.code not in SURE, "nothing is committed", r)
+    check("storage daemon" in r.out + r.err, "by whose end", r)
     r = lab.off(codes=SURE, names=NAMES)
     lab.tracking(r, disk0="full")
     check("inconsistent" in r.disk("disk0")["reason"], "the reason", r)

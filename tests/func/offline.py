@@ -274,6 +274,26 @@ def backing():
     lab.all_restore()
 
 
+@test("disks that share a backing file; an image and its own backing file")
+def shared_backing():
+    lab = Off([])
+    base = images.make(lab.dir + "/base.qcow2", "qcow2", "8M")
+    images.sh("qemu-io", "-f", "qcow2", "-c", "write -P 0x21 0 1M", base)
+    for name in ("vda", "vdb"):
+        top = "%s/%s.qcow2" % (lab.dir, name)
+        images.sh("qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F",
+                  "qcow2", top)
+        lab.disks.append(Disk(name, top, "qcow2"))
+    lab.write("vdb", "write -P 0x22 64k 64k")
+    lab.off("--name", "web1", names=NAMES)
+    lab.write("vda", "write -P 0x23 128k 64k")
+    lab.tracking(lab.off(names=NAMES), disk0="incremental",
+                 disk1="incremental")
+    lab.all_restore()
+    refused(lab, base, USAGE, "another disk",
+            address="file:%s,%s" % (base, lab.disk("vda").path))
+
+
 def refused(lab, path, code, *words, address=None):
     r = lab.tm.run("backup", address or "file:" + path, "--name", "web1")
     equal(r.code, code, path, r)
