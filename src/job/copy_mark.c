@@ -54,19 +54,23 @@ measure(struct copy *c)
     return good;
 }
 
+/* Time alone is no progress: a machine that is silent gets nowhere. */
 static bool
-reached(struct copy *c, uint64_t bytes_share, uint64_t time_share)
+reached(struct copy *c, uint64_t bytes_share, uint64_t time_share,
+        uint64_t progress)
 {
     const struct copy_opts *o = c->opts;
-    uint64_t bytes;
+    uint64_t bytes, done;
 
     if (o->checkpoint == NULL)
         return false;
     (void)pthread_mutex_lock(&c->lock);
     bytes = c->new_bytes;
+    done = c->done - c->marked_done;
     (void)pthread_mutex_unlock(&c->lock);
     return bytes > o->checkpoint_bytes / bytes_share ||
-           clock_ms() - c->marked_ms > o->checkpoint_ms / time_share;
+           (done > progress &&
+            clock_ms() - c->marked_ms > o->checkpoint_ms / time_share);
 }
 
 /* -- maps -------------------------------------------------------------------*/
@@ -210,13 +214,14 @@ copy_checkpoint(struct copy *c, struct err *err)
 {
     int r = 0;
 
-    if (!reached(c, 1, 1))
+    if (!reached(c, 1, 1, 0))
         return 0;
     (void)pthread_rwlock_wrlock(&c->puts);
     if (measure(c)) {
         r = checkpoint(c, err);
         (void)pthread_mutex_lock(&c->lock);
         c->new_bytes = 0;
+        c->marked_done = c->done;
         (void)pthread_mutex_unlock(&c->lock);
         c->marked_ms = clock_ms();
     }
@@ -227,12 +232,13 @@ copy_checkpoint(struct copy *c, struct err *err)
 bool
 copy_last_mark(struct copy *c, const struct err *why)
 {
+    const uint64_t least = c->opts->checkpoint_bytes / LAST_BYTES_SHARE;
     struct err err = ERR_INIT;
 
     for (size_t i = 0; i < c->n_lanes; i++)
         if (c->lanes[i].disk->audit_failed || c->lanes[i].disk->base_damaged)
             return false; /* its base is not to be built upon */
     return why->side != ERR_SIDE_REPO &&
-           reached(c, LAST_BYTES_SHARE, LAST_TIME_SHARE) && measure(c) &&
+           reached(c, LAST_BYTES_SHARE, LAST_TIME_SHARE, least) && measure(c) &&
            finish_maps(c, &err) == 0;
 }

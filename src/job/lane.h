@@ -37,7 +37,8 @@ struct copy {
     size_t next_lane;
     unsigned n_running; /* reader threads */
     uint64_t done, total;
-    uint64_t new_bytes; /* stored since the last checkpoint */
+    uint64_t new_bytes;   /* stored since the last checkpoint */
+    uint64_t marked_done; /* `done` at the last checkpoint */
 
     /* Read side: a unit is stored and marked as finished.  Write side: a
      * checkpoint, which must know of everything that was put. */

@@ -74,8 +74,8 @@ int rundir_scratch(struct rundir *r, const char *scratch, unsigned uid,
 /* Remove the scratch directory and what is in it now. */
 void rundir_scratch_end(struct rundir *r);
 
-/* Remove socket directories and scratch directories of dead runs; their
- * paths are added to `done` (array of strings). */
+/* Remove socket directories and scratch directories of dead runs, but for those of
+ * instants that still stand in another machine's QEMU; their paths are added to `done` (array of strings). */
 void rundir_sweep(struct rundir *r, const char *scratch, struct jv *done);
 
 /* Default directories: option, else environment, else the system's place. */

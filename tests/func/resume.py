@@ -14,6 +14,8 @@ from tap import cleanup, check, equal, need, skip, test, wait_for
 from tidemark import BUSY, OK, WARNING
 from vm import Disk, slow_disk
 
+INTEROP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..",
+                       "interop", "read-repo.py")
 MiB = 1 << 20
 SIZE = 32 * MiB
 RATE = 8 * MiB
@@ -115,6 +117,8 @@ def first():
     lab = slow_lab()
     event = cut(lab)
     hidden(lab, 0)
+    equal(images.sh("python3", INTEROP, lab.tm.repo), "",
+          "what another reader lists")
     write_around(lab, event)
     r = next_backup(lab)
     resumed(lab, r, event, "first backup")
@@ -465,6 +469,18 @@ def finish():
             hidden(lab, 1 + old)
             goes_on(lab)
             lab.vm.quit()
+
+
+@test("another machine's backup leaves a held instant's scratch alone")
+def neighbours():
+    lab = slow_lab()
+    refs = lab.reference()
+    event = cut(lab)
+    other = Lab([("vda", "qcow2", "8M")], name="other")
+    lab.tm.ok("backup", other.vm.address, codes=(OK, WARNING))
+    write_around(lab, event)
+    r = same_instant(lab, refs, "after a neighbour's backup")
+    resumed(lab, r, event, "neighbour", "instant")
 
 
 @test("--resume of a run that had made nothing durable: read from the start")
