@@ -262,8 +262,7 @@ class GuestLatency:
     def window(self, case):
         """fio runs from shortly before the backup begins to its end."""
         case.prepare()
-        self.bench.options.settle and wait_until_quiet(
-            self.bench.options.settle)
+        wait_until_quiet(self.bench.options.settle)
         self.guest.start()
         try:
             time.sleep(WARM_S + 1)
