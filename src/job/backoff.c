@@ -149,9 +149,9 @@ faster(struct backoff *b)
     if (b->hurt_at == 0)
         b->rate *= 2;
     else if (b->rate < b->hurt_at)
-        b->rate += larger(b->hurt_at / 16, 1u << 18);
+        b->rate += larger(b->hurt_at / 32, 1u << 18);
     else
-        b->rate += b->rate / 8;
+        b->rate += b->rate / 16;
     if (b->rate >= BACKOFF_CEILING)
         b->rate = BACKOFF_FREE;
 }

@@ -142,11 +142,11 @@ test_it_grows_in_steps_up_to_what_hurt(void)
     b.rate = BACKOFF_FREE;
     looks(&b, 1, took(25, 8000), 160 * MIB);
     looks(&b, 1, took(25, 1000), 160 * MIB);
-    CHECK(b.rate == 90 * MIB);
-    looks(&b, 7, took(25, 1000), 160 * MIB);
+    CHECK(b.rate == 85 * MIB);
+    looks(&b, 15, took(25, 1000), 160 * MIB);
     CHECK(b.rate == 160 * MIB);
     looks(&b, 1, took(25, 1000), 160 * MIB);
-    CHECK(b.rate == 180 * MIB);
+    CHECK(b.rate == 170 * MIB);
 }
 
 /* A guest that is slow by itself: the backup must end all the same. */
