@@ -14,7 +14,9 @@
 #define SLOW_MIN 1.5
 #define FADE 0.75
 
-#define HELPLESS_LOOKS 8u
+/* So long near the lowest rate, and it is clear what the guest has by itself. */
+#define LOW_RATE (2 * BACKOFF_MIN)
+#define LOW_LOOKS 12u
 
 static uint64_t
 larger(uint64_t a, uint64_t b)
@@ -38,12 +40,16 @@ limit_by_tail(const struct latency *l)
 }
 
 static uint64_t
+limit_by(const struct latency *l)
+{
+    return l->has_bins ? limit_by_tail(l) : 2 * latency_mean_us(l);
+}
+
+static uint64_t
 first_limit(const struct latency *before, const struct latency *ever)
 {
-    if (before->has_bins && before->n >= ENOUGH)
-        return larger(limit_by_tail(before), FLOOR_US);
-    if (before->n >= ENOUGH && !before->has_bins)
-        return larger(2 * latency_mean_us(before), FLOOR_US);
+    if (before->n >= ENOUGH)
+        return larger(limit_by(before), FLOOR_US);
     if (ever->n >= ENOUGH)
         return larger(4 * latency_mean_us(ever), FLOOR_BY_MEAN_US);
     return FLOOR_UNKNOWN_US;
@@ -57,8 +63,9 @@ backoff_begin(struct backoff *b, struct backoff_stream *streams, size_t n,
 
     *b = (struct backoff){.streams = streams, .n = n, .rate = BACKOFF_FREE};
     for (size_t i = 0; i < n; i++) {
-        streams[i].base_us = first_limit(&before[i], &ever[i]);
-        streams[i].limit_us = streams[i].base_us;
+        uint64_t us = first_limit(&before[i], &ever[i]);
+
+        streams[i] = (struct backoff_stream){.base_us = us, .limit_us = us};
         active += before[i].n;
     }
     /* At full speed the harm would be done before the first look. */
@@ -86,21 +93,37 @@ forget(struct backoff *b)
     b->seen = b->slow = 0;
 }
 
-/* Hardly reading, and still slow: that is the guest's own doing. */
 static void
-raise_limits(struct backoff *b, const struct latency *seen)
+end_low(struct backoff *b)
 {
-    for (size_t i = 0; i < b->n; i++) {
-        struct backoff_stream *s = &b->streams[i];
-        uint64_t now = seen[i].has_bins ? limit_by_tail(&seen[i])
-                                        : 2 * latency_mean_us(&seen[i]);
-
-        if (latency_slower(&seen[i], s->limit_us) > 0)
-            s->limit_us = larger(now, s->limit_us + s->limit_us / 2);
-    }
+    b->n_low = 0;
+    for (size_t i = 0; i < b->n; i++)
+        b->streams[i].low = (struct latency){0};
 }
 
-/* A raised limit comes down again once the guest stays far below it. */
+/* Hardly reading, and still slow: that is the guest's own doing, or the price of
+ * keeping its old data, which does not depend on how fast we read. */
+static void
+learn_low(struct backoff *b, const struct latency *seen, uint64_t read_rate)
+{
+    if (b->rate > LOW_RATE && read_rate > LOW_RATE) {
+        end_low(b);
+        return;
+    }
+    for (size_t i = 0; i < b->n; i++)
+        latency_add(&b->streams[i].low, &seen[i]);
+    if (++b->n_low < LOW_LOOKS)
+        return;
+    for (size_t i = 0; i < b->n; i++) {
+        struct backoff_stream *s = &b->streams[i];
+
+        if (s->low.n > 0)
+            s->limit_us = larger(s->limit_us, limit_by(&s->low));
+    }
+    end_low(b);
+}
+
+/* A raised limit comes down again, slowly, once the guest stays far below it. */
 static void
 lower_limits(struct backoff *b, const struct latency *seen)
 {
@@ -110,7 +133,7 @@ lower_limits(struct backoff *b, const struct latency *seen)
         if (s->limit_us > s->base_us && seen[i].n > 0 &&
             latency_slower(&seen[i], s->limit_us / 2) == 0)
             s->limit_us =
-                larger(s->base_us, s->limit_us - s->limit_us / 16 - 1);
+                larger(s->base_us, s->limit_us - s->limit_us / 128 - 1);
     }
 }
 
@@ -126,9 +149,9 @@ faster(struct backoff *b)
     if (b->hurt_at == 0)
         b->rate *= 2;
     else if (b->rate < b->hurt_at)
-        b->rate += larger(b->hurt_at / 16, 1u << 18);
+        b->rate += larger(b->hurt_at / 32, 1u << 18);
     else
-        b->rate += b->rate / 8;
+        b->rate += b->rate / 16;
     if (b->rate >= BACKOFF_CEILING)
         b->rate = BACKOFF_FREE;
 }
@@ -146,21 +169,17 @@ slower(struct backoff *b, uint64_t read_rate)
 void
 backoff_look(struct backoff *b, const struct latency *seen, uint64_t read_rate)
 {
-    if (!is_slow(b, seen)) {
-        b->helpless = 0;
+    bool slow = is_slow(b, seen);
+
+    learn_low(b, seen, read_rate);
+    if (!slow) {
         lower_limits(b, seen);
         faster(b);
         return;
     }
     forget(b); /* what we act upon must not be counted twice */
-    if (b->rate > BACKOFF_MIN && read_rate > BACKOFF_MIN) {
-        b->helpless = 0;
+    if (b->rate > BACKOFF_MIN && read_rate > BACKOFF_MIN)
         slower(b, read_rate);
-        return;
-    }
-    b->rate = smaller(b->rate, BACKOFF_START);
-    if (++b->helpless < HELPLESS_LOOKS)
-        return;
-    b->helpless = 0;
-    raise_limits(b, seen);
+    else
+        b->rate = smaller(b->rate, BACKOFF_START);
 }

@@ -24,8 +24,9 @@
 
 /* Requests of one kind of one disk. */
 struct backoff_stream {
-    uint64_t base_us;  /* slower than this was rare before the backup */
-    uint64_t limit_us; /* slower than this is slow now: base_us or more */
+    uint64_t base_us;   /* slower than this was rare before the backup */
+    uint64_t limit_us;  /* slower than this is slow now: base_us or more */
+    struct latency low; /* seen while hardly anything was read */
 };
 
 struct backoff {
@@ -35,8 +36,7 @@ struct backoff {
     uint64_t hurt_at; /* rate at which the guest was last slow, or 0 */
     /* fading memory of the last looks */
     double seen, slow;
-    unsigned
-        helpless;    /* looks in a row that found it slow at the lowest rate */
+    unsigned n_low;  /* looks in a row at hardly more than the lowest rate */
     unsigned n_back; /* how often the rate was halved */
 };
 

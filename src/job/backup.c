@@ -319,7 +319,7 @@ take_instant(struct backup *b, struct err *err)
         want[i].canaries = p->canaries;
         want[i].n_canaries = p->n_canaries;
     }
-    impact_before(b->impact);
+    impact_before(b->impact, b->hooks);
     if (source_begin(b->source, repo_id(b->repo), want, b->plan.n, b->got,
                      &b->instant, err) < 0)
         return -1;

@@ -3,16 +3,20 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "backoff.h"
 #include "cleanup.h"
 #include "clock.h"
+#include "common.h"
 #include "err.h"
 #include "jv.h"
 #include "log.h"
 #include "pace.h"
 #include "source.h"
 
+#define IDLE_MS 100u       /* without a request: it does nothing */
+#define BEFORE_ENOUGH 200u /* requests to know what is usual */
 #define IDLE_LOOK_MS 1000u /* the guest did nothing when we last looked */
 
 struct impact {
@@ -45,9 +49,9 @@ alloc(struct impact *im)
     return im->io && im->then && im->seen && im->first && im->streams ? 0 : -1;
 }
 
-/* The counters as they are now, in im->then; what came since, in im->seen. */
+/* What came since the last look that was kept, in im->seen. */
 static int
-look(struct impact *im)
+look(struct impact *im, bool keep)
 {
     if (source_impact_look(im->source, im->io) < 0)
         return -1;
@@ -55,7 +59,8 @@ look(struct impact *im)
         const struct latency *now = &im->io[i / GUEST_OPS].op[i % GUEST_OPS];
 
         im->seen[i] = latency_since(now, &im->then[i]);
-        im->then[i] = *now;
+        if (keep)
+            im->then[i] = *now;
     }
     return 0;
 }
@@ -76,7 +81,8 @@ impact_new(struct source *s, uint64_t limit_rate, bool backoff,
     }
     if (backoff) {
         source_impact_begin(s);
-        im->backoff = look(im) == 0;
+        im->backoff = look(im, true) == 0;
+        im->looked_ms = clock_ms();
         for (size_t i = 0; i < im->n; i++)
             im->first[i] = im->then[i];
     }
@@ -106,10 +112,51 @@ sum_writes(const struct impact *im, struct latency *sum)
             latency_add(sum, &im->seen[i]);
 }
 
-void
-impact_before(struct impact *im)
+static uint64_t
+requests(const struct impact *im)
 {
-    if (!im->backoff || look(im) < 0)
+    uint64_t n = 0;
+
+    for (size_t i = 0; i < im->n; i++)
+        n += im->seen[i].n;
+    return n;
+}
+
+/* Has it had any since the machine was started? */
+static bool
+ever(const struct impact *im)
+{
+    uint64_t n = 0;
+
+    for (size_t i = 0; i < im->n; i++)
+        n += im->first[i].n;
+    return n > 0;
+}
+
+/* A guest without requests does not make anybody wait, and neither does a run
+ * that took long enough to get here. */
+static int
+look_before(struct impact *im, const struct job_hooks *hooks)
+{
+    const struct timespec nap = {.tv_nsec = 20 * 1000000};
+    const uint64_t until = im->looked_ms + IMPACT_BEFORE_MS;
+    const uint64_t idle = im->looked_ms + (ever(im) ? IDLE_MS : 0);
+
+    while (look(im, false) == 0) {
+        uint64_t n = requests(im);
+
+        if ((n == 0 && clock_ms() >= idle) || n >= BEFORE_ENOUGH ||
+            clock_ms() >= until || hooks_canceled(hooks))
+            return look(im, true);
+        (void)nanosleep(&nap, NULL);
+    }
+    return -1;
+}
+
+void
+impact_before(struct impact *im, const struct job_hooks *hooks)
+{
+    if (!im->backoff || look_before(im, hooks) < 0)
         return;
     sum_writes(im, &im->before);
     backoff_begin(&im->rule, im->streams, im->n, im->seen, im->first);
@@ -127,7 +174,7 @@ impact_before(struct impact *im)
 static void
 follow(struct impact *im, uint64_t now_ms)
 {
-    uint64_t bytes = pace_bytes(im->pace), old = im->rule.rate, requests = 0;
+    uint64_t bytes = pace_bytes(im->pace), old = im->rule.rate;
     uint64_t ms = now_ms > im->looked_ms ? now_ms - im->looked_ms : 1;
 
     sum_writes(im, &im->during);
@@ -139,9 +186,7 @@ follow(struct impact *im, uint64_t now_ms)
                   im->rule.rate >> 10);
     im->bytes = bytes;
     im->looked_ms = now_ms;
-    for (size_t i = 0; i < im->n; i++)
-        requests += im->seen[i].n;
-    im->next_ms = now_ms + (requests > 0 || im->rule.rate != BACKOFF_FREE
+    im->next_ms = now_ms + (requests(im) > 0 || im->rule.rate != BACKOFF_FREE
                                 ? BACKOFF_LOOK_MS
                                 : IDLE_LOOK_MS);
 }
@@ -155,7 +200,7 @@ impact_watch(struct impact *im)
         im->scratch_peak = scratch;
     if (!im->ready || now < im->next_ms)
         return scratch;
-    if (look(im) == 0)
+    if (look(im, true) == 0)
         follow(im, now);
     else
         im->next_ms = now + IDLE_LOOK_MS;

@@ -20,8 +20,11 @@ int impact_new(struct source *s, uint64_t limit_rate, bool backoff,
                struct impact **ret, struct err *err);
 void impact_free(struct impact *im); /* NULL is fine */
 
-/* Just before the instant: what the guest has without us. */
-void impact_before(struct impact *im);
+/* Just before the instant: what the guest has without us.  Where it is at work
+ * and little was seen so far this takes IMPACT_BEFORE_MS at most. */
+#define IMPACT_BEFORE_MS 1000u
+struct job_hooks;
+void impact_before(struct impact *im, const struct job_hooks *hooks);
 
 /* Again and again during the copy; looks when it is time to.  The bytes of the
  * scratch files. */

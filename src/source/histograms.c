@@ -6,7 +6,8 @@
  * run removes it (source_recover()).  Where QEMU cannot make histograms there are
  * still counts and times.
  *
- * Nothing here can fail a backup: what cannot be asked is not known.
+ * What cannot be asked is not known, and no failure.  (A QEMU that does not answer at
+ * all is one, and source_watch() says so.)
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +20,6 @@
 #include "source_internal.h"
 
 #define SET "block-latency-histogram-set"
-#define LOOK_TIMEOUT_MS 10000u
 
 static bool
 same(const char *a, const char *b)
@@ -55,7 +55,7 @@ query(struct source *s)
 
     if (s->qmp == NULL)
         return NULL;
-    if (qmp_call(s->qmp, "query-blockstats", NULL, LOOK_TIMEOUT_MS, &all,
+    if (qmp_call(s->qmp, "query-blockstats", NULL, QMP_TIMEOUT_MS, &all,
                  &why) == 0)
         return TAKE_PTR(all);
     log_debug("latency of the guest: %s", why.msg);
@@ -74,7 +74,7 @@ set_histograms(struct source *s, const char *qdev, struct jv *boundaries)
         jv_free(args);
         return -1;
     }
-    if (qmp_call(s->qmp, SET, args, LOOK_TIMEOUT_MS, NULL, &why) == 0)
+    if (qmp_call(s->qmp, SET, args, QMP_TIMEOUT_MS, NULL, &why) == 0)
         return 0;
     log_debug("histogram of '%s': %s", qdev, why.msg);
     return -1;

@@ -46,6 +46,28 @@ test_backup_impact_options(void)
                "\"scratch_max\":2147483648}}");
 }
 
+/* People are told only when it mattered. */
+static void
+test_waiting_for_the_guest_is_told(void)
+{
+    struct run r = RUN_INIT;
+
+    run_line(&r, "backup qmp:/s --repo /r",
+             "FAKE_RESULT={\"machine\":\"w\",\"point\":\"abcdef0123\","
+             "\"backoff_ms\":12400,\"guest_write_p99_us\":"
+             "{\"before\":4500,\"during\":8100}}");
+    CHECK(strstr(r.out,
+                 "reading waited 0:12 for the guest: 99 % of its writes took "
+                 "less than 4.5 ms before, 8.1 ms during the backup\n") !=
+          NULL);
+    run_done(&r);
+    run_line(&r, "backup qmp:/s --repo /r",
+             "FAKE_RESULT={\"machine\":\"w\",\"point\":\"abcdef0123\","
+             "\"backoff_ms\":999}");
+    CHECK(strstr(r.out, "waited") == NULL);
+    run_done(&r);
+}
+
 static void
 test_restore_and_verify_options(void)
 {
@@ -133,6 +155,8 @@ test_usage_errors(void)
         {"prune --repo r --keep-last 0", "'0' is no number from 1 to 1000000"},
         {"prune --repo r --keep-daily few", "'few' is no number"},
         {"prune --repo r --keep-last", "option '--keep-last' needs a value: N"},
+        {"backup m --repo r --scratch-max 10K", "'10K' is no size from 1M on"},
+        {"backup m --repo r --limit-rate 10", "'10' is no number of bytes"},
         {"gc x --repo r", "gc: takes no argument"},
         {"gc --repo r --rewrite 101", "'101' is no number from 1 to 100"},
         {"gc --repo r --fence-after 10", "'10' is no length of time"},
@@ -504,6 +528,7 @@ main(int argc, char **argv)
         TEST(test_backup_defaults),
         TEST(test_backup_all_options),
         TEST(test_backup_impact_options),
+        TEST(test_waiting_for_the_guest_is_told),
         TEST(test_restore_and_verify_options),
         TEST(test_repo_from_environment),
         TEST(test_usage_errors),

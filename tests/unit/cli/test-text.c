@@ -202,6 +202,11 @@ test_line(void)
         progress_update(&p, s * 1000, "read", s * 10 * MIB, 200 * MIB);
     CHECK_STR(progress_line(&p, 200, false, buf),
               "read   50 %  100.0 MiB of 200.0 MiB  10.0 MiB/s  0:10 left");
+    p.scratch = 3 * MIB;
+    CHECK_STR(progress_line(&p, 200, false, buf),
+              "read   50 %  100.0 MiB of 200.0 MiB  10.0 MiB/s  0:10 left  "
+              "scratch 3.0 MiB");
+    p.scratch = 0;
     CHECK_STR(
         progress_line(&p, 75, true, buf),
         "read  [######-------]   50 %  100.0 MiB of 200.0 MiB  10.0 MiB/s  "
