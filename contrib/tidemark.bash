@@ -73,7 +73,7 @@ _tidemark()
         ;;
     backup)
         opts='--repo --name --full --disk --exclude --tag --quiesce --scratch
-              --compress --paranoid --threads'
+              --compress --paranoid --audit --threads --resume --hold'
         ;;
     points | show) opts='--repo' ;;
     restore)

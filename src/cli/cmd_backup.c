@@ -5,6 +5,7 @@
 #include "cli.h"
 #include "err.h"
 #include "jv.h"
+#include "size.h"
 
 static const struct opt opts[] = {
     OPT(repo, 0, "DIR", opt_set_text, "repository (TIDEMARK_REPO)"),
@@ -24,7 +25,15 @@ static const struct opt opts[] = {
     OPT(compress, 0, "LEVEL", opt_set_compress, "zstd level 0 to 19 (1)"),
     OPT(paranoid, 0, NULL, opt_set_flag,
         "decode and compare every chunk before it is trusted"),
+    OPT(audit, 0, "SHARE", opt_set_audit,
+        "share of the unchanged data to read again and\ncompare: 5%, off or "
+        "all (1%)"),
     OPT(threads, 0, "N", opt_set_threads, "worker threads (one per CPU)"),
+    OPT(resume, 0, NULL, opt_set_flag,
+        "finish the point that a run which was cut off had\nbegun; QEMU must "
+        "still hold its instant"),
+    OPT(hold, 0, NULL, opt_set_flag,
+        "when the repository fails, leave the instant in QEMU\nfor --resume"),
     OPT_END,
 };
 
@@ -38,6 +47,11 @@ check_lists(const struct opts *o, struct err *err)
                 return err_set(err, ERR_USAGE,
                                "backup: disk '%s' is both wanted and excluded",
                                o->disks.v[i]);
+    if (o->resume && (o->full || o->disks.n > 0 || o->exclude.n > 0))
+        return err_set(err, ERR_USAGE,
+                       "backup: --resume takes the disks and the way of the "
+                       "run that was cut off; leave --full, --disk and "
+                       "--exclude away");
     return 0;
 }
 
@@ -56,6 +70,31 @@ report_skipped(struct cli *c)
     }
 }
 
+/* What an owner may rely on: disks that were audited in this run. */
+static void
+report_audit(struct cli *c, const struct jv *disks)
+{
+    uint64_t chunks = 0, bytes = 0, bound = 0;
+    char size[SIZE_TEXT_MAX];
+
+    for (size_t i = 0; i < jv_size(disks); i++) {
+        const struct jv *d = jv_at(disks, i);
+        uint64_t runs = report_uint(d, "audit_bound");
+
+        chunks += report_uint(d, "audited_chunks");
+        bytes += report_uint(d, "audit_bytes");
+        bound = runs > bound ? runs : bound;
+    }
+    if (bound == 0)
+        return;
+    (void)size_text(bytes, size);
+    out_line(&c->out,
+             "audit: %" PRIu64
+             " unchanged chunks are what they were (%s read); "
+             "a single missed one is found within %" PRIu64 " runs",
+             chunks, size, bound);
+}
+
 static int
 report(struct cli *c, const struct jv *point, struct err *err)
 {
@@ -68,6 +107,7 @@ report(struct cli *c, const struct jv *point, struct err *err)
     if (report_disks(&c->out, jv_get(point, "disks"), err) != 0)
         return -1;
     report_skipped(c);
+    report_audit(c, jv_get(point, "disks"));
     if (report_uint(point, "healed_chunks") > 0)
         out_line(&c->out,
                  "healed %" PRIu64 " damaged chunk%s: stored again from the "
@@ -90,7 +130,10 @@ run(struct cli *c, struct err *err)
                                 .tags = cli_list(&c->o.tags),
                                 .zstd_level = c->o.compress,
                                 .paranoid = c->o.paranoid,
-                                .threads = c->o.threads};
+                                .audit = c->o.audit,
+                                .threads = c->o.threads,
+                                .resume = c->o.resume,
+                                .hold = c->o.hold};
     struct err shown = ERR_INIT;
     int ret;
 

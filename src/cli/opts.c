@@ -151,6 +151,21 @@ opt_set_share(void *field, const char *value, struct err *err)
 }
 
 int
+opt_set_audit(void *field, const char *value, struct err *err)
+{
+    if (strcmp(value, "off") == 0)
+        *(unsigned *)field = 0;
+    else if (strcmp(value, "all") == 0)
+        *(unsigned *)field = 10000;
+    else if (opt_set_share(field, value, NULL) < 0)
+        return err_set(err, ERR_USAGE,
+                       "'%s' is not off, all or a share from 0.01%% to 100%%, "
+                       "like 5%%",
+                       value);
+    return 0;
+}
+
+int
 opt_set_rate(void *field, const char *value, struct err *err)
 {
     uint64_t v;

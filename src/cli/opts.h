@@ -55,8 +55,10 @@ struct opts {
     bool encrypt;
     bool full;
     bool paranoid;
+    unsigned audit; /* of 10000 */
     bool structure;
     bool resume;
+    bool hold;
     bool read_only;
     bool repair;
     unsigned sample;     /* of 10000 */
@@ -73,7 +75,7 @@ struct opts {
 
 #define OPTS_INIT                                                        \
     {                                                                    \
-        .chunk_size = 64u << 10, .compress = 1, .format = NULL,          \
+        .chunk_size = 64u << 10, .compress = 1, .audit = 100,            \
         .passphrase_fd = -1, .new_passphrase_fd = -1, .paper_key_fd = -1 \
     }
 
@@ -111,6 +113,7 @@ int opt_set_quiesce(void *field, const char *value, struct err *err);
 int opt_set_compress(void *field, const char *value, struct err *err);
 int opt_set_threads(void *field, const char *value, struct err *err);
 int opt_set_share(void *field, const char *value, struct err *err);
+int opt_set_audit(void *field, const char *value, struct err *err);
 int opt_set_rate(void *field, const char *value, struct err *err);
 int opt_set_keep(void *field, const char *value, struct err *err);
 int opt_set_percent(void *field, const char *value, struct err *err);

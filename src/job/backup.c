@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "adopt.h"
 #include "backup.h"
 #include "canary.h"
 #include "cleanup.h"
@@ -23,6 +24,7 @@
 #include "plan.h"
 #include "pool.h"
 #include "repo.h"
+#include "resume.h"
 #include "source.h"
 
 #define CONFIG_MAX (16u << 20) /* repo_put_blob() */
@@ -81,7 +83,8 @@ list_points(struct backup *b, struct err *err)
 {
     CLEANUP_JV struct jv *bad = NULL;
 
-    if (repo_points(b->repo, b->machine, &b->points, &bad, err) < 0)
+    if (repo_points_all(b->repo, b->machine, &b->points, &bad, err) < 0 ||
+        point_list_split(&b->points, &b->partials, err) < 0)
         return err_side(err, ERR_SIDE_REPO);
     for (size_t i = 0; i < jv_size(bad); i++)
         backup_warn(b, "%s; run verify", jv_str(jv_at(bad, i)));
@@ -130,14 +133,23 @@ note_gone(struct backup *b)
 }
 
 static int
-choose(struct backup *b, struct err *err)
+choose_new(struct backup *b, struct err *err)
 {
-    if (source_rung(b->source) == RUNG_NONE)
-        return err_set(err, ERR_UNSUPPORTED, "%s", source_refusal(b->source));
     if (recover(b, err) < 0)
         return -1;
     if (plan_make(b->opts, b->source, &b->points, repo_id(b->repo),
                   repo_chunk_size(b->repo), &b->plan, err) < 0)
+        return -1;
+    resume_choose(b);
+    return 0;
+}
+
+static int
+choose(struct backup *b, struct err *err)
+{
+    if (source_rung(b->source) == RUNG_NONE)
+        return err_set(err, ERR_UNSUPPORTED, "%s", source_refusal(b->source));
+    if ((b->opts->resume ? adopt_choose : choose_new)(b, err) < 0)
         return -1;
     b->copy = calloc(b->plan.n, sizeof *b->copy);
     b->got = calloc(b->plan.n, sizeof *b->got);
@@ -209,7 +221,8 @@ find_damage(struct backup *b, size_t i)
     struct copy_disk *d = &b->copy[i];
     struct err why = ERR_INIT;
 
-    if (repo_damaged(b->repo, older, heal_add, &d->heal, &why) < 0) {
+    if (b->plan.v[i].resumed == NULL && /* else resume_probe() has looked */
+        repo_damaged(b->repo, older, heal_add, &d->heal, &why) < 0) {
         drop_base(b, i, &why);
         return -1;
     }
@@ -234,6 +247,10 @@ open_maps(struct backup *b, size_t i, struct err *err)
 
     d->name = p->disk->name;
     d->size = p->disk->size;
+    resume_probe(b, i);
+    if (p->base != NULL)
+        d->audit =
+            audit_choose(b->opts->audit, p->base->audit.round, chunk_size);
     if (p->older != NULL &&
         (map_reader_new(b->repo, d->size, chunk_size, &p->older->root, &d->base,
                         &why) < 0 ||
@@ -276,6 +293,8 @@ take_instant(struct backup *b, struct err *err)
 
         want[i].disk = p->source;
         want[i].base = p->base != NULL ? p->base->generation : NULL;
+        want[i].rest = p->rest;
+        want[i].note = p->reason;
         want[i].generation = p->generation;
         want[i].canaries = p->canaries;
         want[i].n_canaries = p->n_canaries;
@@ -302,6 +321,7 @@ look_after(void *arg, uint64_t done, uint64_t total, struct err *err)
     if (hooks_canceled(b->hooks))
         return err_set(err, ERR_CANCELED, "canceled: nothing was committed");
     hooks_progress(b->hooks, "read", done, total);
+    resume_tell(b);
     if (source_watch(b->source, WATCH_MS, &b->cause) < 0)
         return err_copy(err, &b->cause);
     return 0;
@@ -332,7 +352,13 @@ check_canaries(struct backup *b, size_t i, struct err *err)
 
     if (p->base == NULL)
         return 0;
-    if (canary_check(&b->got[i], p->base, &alive, err) < 0)
+    if (p->resumed != NULL) {
+        int r = resume_check(b, i, err);
+
+        alive = r == 0;
+        if (r < 0)
+            return -1;
+    } else if (canary_check(&b->got[i], p->base, &alive, err) < 0)
         return err_side(err, ERR_SIDE_MACHINE);
     if (alive)
         return 0;
@@ -341,8 +367,25 @@ check_canaries(struct backup *b, size_t i, struct err *err)
     return new_map(b, i, err);
 }
 
+/* The base's bitmap lies.  It goes at once: should this run fail, the next one
+ * must not believe it either. */
+static void
+distrust(struct backup *b, size_t i)
+{
+    struct plan_disk *p = &b->plan.v[i];
+    struct err why = ERR_INIT;
+
+    if (source_forget(b->source, p->source, repo_id(b->repo),
+                      p->base->generation, &why) < 0 ||
+        (p->rest != NULL && source_forget(b->source, p->source,
+                                          repo_id(b->repo), p->rest, &why) < 0))
+        hooks_note(b->hooks, "disk '%s': %s", p->disk->name, why.msg);
+    p->rest = NULL;
+    plan_audit_failed(p, b->copy[i].audit_off);
+}
+
 /* True when the copy failed because a base map that looked whole has a page that
- * cannot be read, deep down: those disks are read in full, all others once
+ * cannot be read, deep down, or an audit found what tracking had missed: those disks are read in full, all others once
  * more, from the same instant. */
 static bool
 start_over(struct backup *b, const struct err *why)
@@ -352,48 +395,71 @@ start_over(struct backup *b, const struct err *why)
     for (size_t i = 0; i < b->plan.n; i++) {
         struct copy_disk *d = &b->copy[i];
 
-        if (!d->base_damaged)
+        if (!d->base_damaged && !d->audit_failed)
             continue;
+        d->resumed = d->same = false;
         damaged = true;
-        d->base_damaged = false;
-        drop_base(b, i, why);
+        if (d->base_damaged)
+            drop_base(b, i, why);
+        else
+            distrust(b, i);
+        d->base_damaged = d->audit_failed = false;
         b->got[i].dirty_context = d->dirty_context = NULL;
     }
+    if (damaged)
+        resume_look_again(b);
     for (size_t i = 0; damaged && i < b->plan.n; i++) {
         struct copy_disk *d = &b->copy[i];
 
         d->read_bytes = d->dirty_bytes = d->new_bytes = 0;
-        d->stored_bytes = d->healed_chunks = 0;
+        d->stored_bytes = d->healed_chunks = d->resumed_bytes = 0;
+        d->audited_chunks = d->audit_bytes = 0;
         if (new_map(b, i, NULL) < 0)
             return false;
     }
     return damaged;
 }
 
+/* The guest first: nobody looks after the scratch space while the repository
+ * works. */
+static void
+give_up(struct backup *b, bool marked)
+{
+    if (!marked)
+        return;
+    (void)source_release(b->source, NULL);
+    resume_last(b);
+}
+
 static int
 copy_disks(struct backup *b, struct err *err)
 {
-    const struct copy_opts opts = {.session = b->session,
-                                   .chunk_size = repo_chunk_size(b->repo),
-                                   .threads = b->threads,
-                                   .poll = look_after,
-                                   .arg = b};
+    struct copy_opts opts = {.session = b->session,
+                             .chunk_size = repo_chunk_size(b->repo),
+                             .threads = b->threads,
+                             .poll = look_after,
+                             .arg = b};
     struct err why = ERR_INIT;
+    bool marked;
 
     for (size_t i = 0; i < b->plan.n; i++) {
         if (check_canaries(b, i, err) < 0)
             return err_wrap(err, "disk '%s'", b->copy[i].name);
         b->copy[i].socket = b->got[i].socket;
         b->copy[i].export_name = b->got[i].export_name;
+        b->copy[i].scratch = b->got[i].scratch;
         b->copy[i].dirty_context = b->got[i].dirty_context;
-        if ((b->plan.v[i].base != NULL) != (b->got[i].dirty_context != NULL))
+        if (!b->copy[i].same &&
+            (b->plan.v[i].base != NULL) != (b->got[i].dirty_context != NULL))
             return err_set(err, ERR_PROTOCOL,
                            "disk '%s': its export does not say what changed",
                            b->copy[i].name);
     }
-    while (copy_run(&opts, b->copy, b->plan.n, &why) < 0) {
-        if (!start_over(b, &why)) {
+    resume_limits(b, &opts);
+    while (copy_run(&opts, b->copy, b->plan.n, &marked, &why) < 0) {
+        if (marked || !start_over(b, &why)) {
             find_cause(b, &why);
+            give_up(b, marked);
             return err_copy(err, &why);
         }
         err_clear(&why);
@@ -406,23 +472,35 @@ copy_disks(struct backup *b, struct err *err)
 
 /* Exports that could not be removed hurt nobody's data: the point is complete,
  * and the next run clears them away. */
-static int
-commit(struct backup *b, struct err *err)
+static void
+release(struct backup *b)
 {
     struct err why = ERR_INIT;
 
+    b->released = true;
     if (source_release(b->source, &why) < 0)
         backup_warn(b,
                     "something of this backup is left in QEMU (the next run "
                     "removes it): %s",
                     why.msg);
+}
+
+static int
+commit(struct backup *b, struct err *err)
+{
+    struct err why = ERR_INIT;
+
+    if (!b->opts->hold) /* else the commit may fail, too */
+        release(b);
     if (backup_record(b, err) < 0 || repo_commit(b->session, b->point, err) < 0)
         return err_side(err, ERR_SIDE_REPO);
     b->taken = false;
-    err_clear(&why);
+    if (b->opts->hold)
+        release(b);
     if (source_settle(b->source, true, &why) < 0)
         backup_warn(b, "bitmaps in QEMU are not as they should be: %s",
                     why.msg);
+    resume_forget(b);
     return 0;
 }
 
@@ -444,6 +522,22 @@ undo(struct backup *b)
                    why.msg);
 }
 
+/* The repository is what failed, and the instant may wait for it. */
+static void
+hold(struct backup *b, const struct err *why)
+{
+    if (!b->opts->hold || !b->taken || b->released ||
+        why->side != ERR_SIDE_REPO)
+        return;
+    b->taken = false;
+    source_hold(b->source);
+    hooks_event(b->hooks,
+                jv_build("{s:s, s:s}", "event", "warning", "message",
+                         "the instant is held in QEMU for 'backup --resume'; "
+                         "until then nobody watches its scratch space, and a "
+                         "full one may stop the machine"));
+}
+
 static void
 backup_done(struct backup *b)
 {
@@ -455,10 +549,12 @@ backup_done(struct backup *b)
     }
     free(b->copy);
     free(b->got);
+    free(b->adopted);
     repo_session_free(b->session);
     point_free(b->point);
     plan_done(&b->plan);
     point_list_done(&b->points);
+    point_list_done(&b->partials);
     source_close(b->source);
     repo_close(b->repo);
     jv_free(b->warnings);
@@ -491,8 +587,10 @@ job_backup(const struct job_backup_opts *opts, const struct job_hooks *hooks,
     if (open_both(&b, err) < 0 || begin_session(&b, err) < 0 ||
         list_points(&b, err) < 0 || choose(&b, err) < 0 || prepare(&b, err) < 0)
         return -1;
-    if (take_instant(&b, err) < 0 || copy_disks(&b, err) < 0 ||
-        commit(&b, err) < 0)
+    if ((opts->resume ? adopt_instant : take_instant)(&b, err) < 0 ||
+        copy_disks(&b, err) < 0 || commit(&b, err) < 0) {
+        hold(&b, err);
         return reached(&b, err);
+    }
     return backup_report(&b, ret_result, err);
 }

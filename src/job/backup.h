@@ -1,6 +1,7 @@
 /* job/backup.h - a backup under way; inside of backup.c and record.c. */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -32,7 +33,14 @@ struct backup {
     struct source_instant instant;
     struct jv *warnings;
     bool taken;       /* the instant stands in QEMU */
+    bool released;    /* and its exports do not any more */
     struct err cause; /* why source_watch() said that it is broken */
+    /* of unfinished runs, this one included (resume.h) */
+    struct point_list partials;
+    atomic_uint checkpoints; /* of this run */
+    unsigned told;
+    char resumed_note[96];
+    struct source_want *adopted; /* per disk of the plan, with --resume */
 };
 
 /* Something the owner must see, although the point is good. */

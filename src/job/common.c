@@ -138,14 +138,16 @@ disk_json_all(struct jv *o, const struct point_disk *d)
 static struct jv *
 disk_json(const struct point_disk *d, bool all)
 {
-    CLEANUP_JV struct jv *o =
-        jv_build("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "disk",
-                 d->name, "format", d->format != NULL ? d->format : "",
-                 "tracking", d->tracking != NULL ? d->tracking : "", "reason",
-                 d->reason != NULL ? d->reason : "", "size", (int64_t)d->size,
-                 "read_bytes", (int64_t)d->read_bytes, "dirty_bytes",
-                 (int64_t)d->dirty_bytes, "new_bytes", (int64_t)d->new_bytes,
-                 "stored_bytes", (int64_t)d->stored_bytes);
+    CLEANUP_JV struct jv *o = jv_build(
+        "{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "disk",
+        d->name, "format", d->format != NULL ? d->format : "", "tracking",
+        d->tracking != NULL ? d->tracking : "", "reason",
+        d->reason != NULL ? d->reason : "", "size", (int64_t)d->size,
+        "read_bytes", (int64_t)d->read_bytes, "dirty_bytes",
+        (int64_t)d->dirty_bytes, "new_bytes", (int64_t)d->new_bytes,
+        "stored_bytes", (int64_t)d->stored_bytes, "audited_chunks",
+        (int64_t)d->audit.chunks, "audit_bytes", (int64_t)d->audit.bytes,
+        "audit_bound", (int64_t)d->audit.bound);
 
     if (o == NULL || (all && disk_json_all(o, d) < 0))
         return NULL;

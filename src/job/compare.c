@@ -204,6 +204,8 @@ struct stats {
 static bool
 is_told(const struct stats *s, const struct point *p)
 {
+    if (p->partial)
+        return false;
     if (s->one != NULL)
         return p == s->one;
     return s->what == NULL || strcmp(p->machine, s->what) == 0;
@@ -291,18 +293,35 @@ pin_all(const struct stats *s, struct repo_pin **ret, struct err *err)
     return repo_pin_new(s->repo, ids, s->list.n, ret, err);
 }
 
+/* Unfinished runs take room and are not told. */
+static int
+find_told(struct stats *s, struct err *err)
+{
+    CLEANUP_FREE struct point **v = calloc(s->list.n + 1, sizeof *v);
+    struct point_list complete = {.v = v};
+    const struct point *found = NULL;
+
+    if (v == NULL)
+        return no_memory(err);
+    for (size_t i = 0; i < s->list.n; i++)
+        if (!s->list.v[i]->partial)
+            v[complete.n++] = s->list.v[i];
+    if (point_find(&complete, s->what, &found, err) < 0)
+        return -1;
+    if (strchr(s->what, '@') != NULL)
+        s->one = found;
+    return 0;
+}
+
 static int
 stats(struct stats *s, const bool *cancel, struct jv **ret, struct err *err)
 {
     CLEANUP(repo_pin_freep) struct repo_pin *pin = NULL;
-    const struct point *found = NULL;
 
-    if (repo_points(s->repo, NULL, &s->list, &s->problems, err) < 0)
+    if (repo_points_all(s->repo, NULL, &s->list, &s->problems, err) < 0)
         return -1;
-    if (s->what != NULL && point_find(&s->list, s->what, &found, err) < 0)
+    if (s->what != NULL && find_told(s, err) < 0)
         return -1;
-    if (s->what != NULL && strchr(s->what, '@') != NULL)
-        s->one = found;
     if (pin_all(s, &pin, err) < 0 ||
         repo_stats(s->repo, &s->list, cancel, &s->st, err) < 0)
         return -1;

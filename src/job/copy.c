@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "cleanup.h"
+#include "clock.h"
 #include "lane.h"
 #include "pool.h"
 #include "reader.h"
@@ -63,8 +64,8 @@ put_unit(struct lane *l, struct unit *u, unsigned worker, struct put_sum *sum,
         if (atomic_load(&l->copy->failed))
             return err_set(err, ERR_CANCELED, "stopped");
         if (repo_put(l->copy->opts->session, worker, u->buf + off, len,
-                     u->has_base ? &u->base[i] : NULL, &u->ids[i], &stat,
-                     err) < 0) {
+                     u->has_base && !l->disk->base_gone ? &u->base[i] : NULL,
+                     &u->ids[i], &stat, err) < 0) {
             (void)err_side(err, ERR_SIDE_REPO);
             return err_wrap(err,
                             "disk '%s', store %zu bytes of offset %" PRIu64,
@@ -78,6 +79,36 @@ put_unit(struct lane *l, struct unit *u, unsigned worker, struct put_sum *sum,
 }
 
 void
+copy_audit_failed(struct lane *l, uint64_t index)
+{
+    struct copy *c = l->copy;
+    struct err err = ERR_INIT;
+
+    (void)err_set(&err, ERR_CORRUPT,
+                  "disk '%s': what lies at offset %" PRIu64
+                  " changed without being marked",
+                  l->disk->name, index * c->opts->chunk_size);
+    (void)pthread_mutex_lock(&c->lock);
+    if (!l->disk->audit_failed)
+        l->disk->audit_off = index * c->opts->chunk_size;
+    l->disk->audit_failed = true;
+    (void)pthread_mutex_unlock(&c->lock);
+    copy_fail(c, &err);
+}
+
+/* False: the unit is not what the base has. */
+static bool
+audit_unit(struct lane *l, const struct unit *u)
+{
+    for (uint64_t i = 0; u->has_base && i < u->n; i++)
+        if (!chunk_id_equal(&u->ids[i], &u->base[i])) {
+            copy_audit_failed(l, u->index + i);
+            return false;
+        }
+    return true;
+}
+
+void
 copy_store_unit(void *unit, unsigned worker)
 {
     struct unit *u = unit;
@@ -86,20 +117,29 @@ copy_store_unit(void *unit, unsigned worker)
     struct put_sum sum = {0};
     struct err err = ERR_INIT;
 
+    (void)pthread_rwlock_rdlock(&c->puts);
     if (put_unit(l, u, worker, &sum, &err) < 0) {
+        (void)pthread_rwlock_unlock(&c->puts);
         copy_fail(c, &err);
         return; /* the unit is freed with its queue */
     }
+    if (u->audit && !audit_unit(l, u)) {
+        (void)pthread_rwlock_unlock(&c->puts);
+        return;
+    }
     (void)pthread_mutex_lock(&c->lock);
+    l->disk->audited_chunks += u->audit && u->has_base ? u->n : 0;
     l->disk->new_bytes += sum.new_bytes;
     l->disk->stored_bytes += sum.stored_bytes;
     l->disk->healed_chunks += sum.healed;
     c->done += u->bytes;
+    c->new_bytes += sum.stored_bytes;
     units_finish(&l->units, u);
     if (l->units.n_units > l->units.max_units / 2)
         copy_news_locked(c);
     (void)pthread_cond_broadcast(&c->room);
     (void)pthread_mutex_unlock(&c->lock);
+    (void)pthread_rwlock_unlock(&c->puts);
 }
 
 /* -- reader threads ---------------------------------------------------------*/
@@ -160,12 +200,14 @@ is_damage(const struct err *err)
            err->code == ERR_FORMAT || err->sys == EIO;
 }
 
-static int
-apply_unit(struct copy_disk *d, const struct unit *u, struct err *err)
+int
+copy_apply_unit(struct copy_disk *d, const struct unit *u, struct err *err)
 {
     static const struct chunk_id zero;
-    const bool full = d->dirty_context == NULL;
+    const bool full = d->dirty_context == NULL && !d->resumed;
 
+    if (u->audit)
+        return 0; /* the map has it */
     for (uint64_t i = 0; i < u->n; i++) {
         const struct chunk_id *id = u->zero ? &zero : &u->ids[i];
 
@@ -200,7 +242,7 @@ apply_finished(struct copy *c, struct err *err)
         struct unit *u;
 
         while ((u = pop_unit(c, &c->lanes[i])) != NULL) {
-            int r = apply_unit(c->lanes[i].disk, u, err);
+            int r = copy_apply_unit(c->lanes[i].disk, u, err);
 
             free(u);
             if (r < 0)
@@ -210,8 +252,8 @@ apply_finished(struct copy *c, struct err *err)
     return 0;
 }
 
-static void
-wait_news(struct copy *c)
+void
+copy_wait_news(struct copy *c)
 {
     struct timespec until;
 
@@ -227,8 +269,8 @@ wait_news(struct copy *c)
     (void)pthread_mutex_unlock(&c->lock);
 }
 
-static int
-poll_owner(struct copy *c, struct err *err)
+int
+copy_poll(struct copy *c, struct err *err)
 {
     uint64_t done, total;
 
@@ -261,11 +303,13 @@ attend(struct copy *c, struct err *err)
 
         if (atomic_load(&c->failed))
             return -1; /* the error is in c->err */
-        if (apply_finished(c, err) < 0 || poll_owner(c, err) < 0)
+        if (apply_finished(c, err) < 0 || copy_poll(c, err) < 0)
             return -1;
         if (ended)
             return 0;
-        wait_news(c);
+        if (copy_checkpoint(c, err) < 0)
+            return -1;
+        copy_wait_news(c);
     }
 }
 
@@ -275,7 +319,14 @@ static void
 init_sync(struct copy *c)
 {
     pthread_condattr_t attr;
+    pthread_rwlockattr_t fair;
 
+    /* or workers, of which one always puts, would keep a checkpoint out */
+    (void)pthread_rwlockattr_init(&fair);
+    (void)pthread_rwlockattr_setkind_np(
+        &fair, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    (void)pthread_rwlock_init(&c->puts, &fair);
+    (void)pthread_rwlockattr_destroy(&fair);
     (void)pthread_mutex_init(&c->lock, NULL);
     (void)pthread_condattr_init(&attr);
     (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -316,6 +367,7 @@ free_copy(struct copy *c)
         if (c->lanes[i].copy != NULL)
             units_done(&c->lanes[i].units);
     free(c->lanes);
+    (void)pthread_rwlock_destroy(&c->puts);
     (void)pthread_mutex_destroy(&c->lock);
     (void)pthread_cond_destroy(&c->room);
     (void)pthread_cond_destroy(&c->news);
@@ -337,11 +389,13 @@ copy_all(struct copy *c, struct err *err)
 
 int
 copy_run(const struct copy_opts *opts, struct copy_disk *disks, size_t n,
-         struct err *err)
+         bool *ret_marked, struct err *err)
 {
     struct copy_opts o = *opts;
     CLEANUP(free_copy) struct copy c = {.opts = &o, .n_lanes = n};
 
+    *ret_marked = false;
+    c.marked_ms = clock_ms();
     init_sync(&c);
     if (n == 0)
         return 0;
@@ -353,5 +407,8 @@ copy_run(const struct copy_opts *opts, struct copy_disk *disks, size_t n,
         return err_set_errno(err, ENOMEM, "pipeline of %zu disks", n);
     if (init_lanes(&c, disks, err) < 0)
         return -1;
-    return copy_all(&c, err);
+    if (copy_all(&c, err) == 0)
+        return 0;
+    *ret_marked = copy_last_mark(&c, &c.err);
+    return -1;
 }

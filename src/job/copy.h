@@ -20,7 +20,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "audit.h"
 #include "heal.h"
+#include "repo.h"
 
 struct err;
 struct map_reader;
@@ -32,15 +34,32 @@ struct copy_disk {
     const char *socket;
     const char *export_name;
     const char *dirty_context; /* NULL: read everything */
+    const char *scratch;       /* of struct source_got, or NULL */
     uint64_t size;
     struct map_reader *base; /* to compare chunks with, or NULL; lent to the
                                 reader thread */
     struct map_writer *map;  /* full: starts all zero; else from the base */
     struct heal heal;        /* chunks to read and store again */
+    /* Gone on from an unfinished run: dirty_context counts for what is before
+     * `split`, rest_context (NULL: read everything) for the rest. */
+    bool resumed;
+    bool same; /* before `split` is nothing to read: it is this very instant */
+    uint64_t split;
+    const char *rest_context;
+    struct audit audit; /* clean chunks to compare with the base */
     /* results */
     uint64_t read_bytes, dirty_bytes, new_bytes, stored_bytes;
     uint64_t healed_chunks; /* of heal: stored again */
     bool base_damaged;      /* why the copy failed: read this disk in full */
+    uint64_t resumed_bytes; /* before `split`, not read again */
+    /* for a checkpoint */
+    uint64_t done;        /* bytes from the start that are this instant's */
+    struct chunk_id root; /* of the map with them */
+    bool untouched;       /* not begun */
+    bool base_gone;       /* there was one: `base` is not compared with */
+    uint64_t audited_chunks, audit_bytes; /* compared; read for it */
+    bool audit_failed;  /* why the copy failed: a clean chunk had changed */
+    uint64_t audit_off; /* where it is */
 };
 
 /* Called about ten times a second by the thread that is in copy_run(); `total`
@@ -56,9 +75,16 @@ struct copy_opts {
     unsigned timeout_ms; /* longest silence of an export; 0: 60000 */
     copy_poll_fn poll;
     void *arg;
+    /* Make durable what the disks' `done` and `root` say.  Called by a thread of
+     * its own, while nothing else uses the session, when so many bytes are new
+     * or so much time has passed.  NULL: never. */
+    int (*checkpoint)(void *arg, struct err *err);
+    uint64_t checkpoint_bytes;
+    uint64_t checkpoint_ms;
 };
 
 /* Copy all disks.  0: every chunk is put and set in its map, which the caller
- * finishes.  -1: *err is the first error; no thread is left. */
+ * finishes.  -1: *err is the first error; no thread is left.  *ret_marked then
+ * says that `done` and `root` of all disks are worth a last checkpoint. */
 int copy_run(const struct copy_opts *opts, struct copy_disk *disks, size_t n,
-             struct err *err);
+             bool *ret_marked, struct err *err);

@@ -45,6 +45,9 @@ struct job_backup_opts {
     int zstd_level;
     bool paranoid;
     unsigned threads; /* 0: number of CPUs */
+    bool resume;      /* finish the instant of a run that was cut off */
+    bool hold;        /* leave the instant in QEMU when the repository fails */
+    unsigned audit;   /* share of 10000 of what is clean to re-read; 0: none */
 };
 
 /* Back up.  0: committed; *ret_result is the "committed" object of the design,

@@ -1,6 +1,8 @@
 #include "plan.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -313,6 +315,8 @@ plan_base_damaged(struct plan_disk *p)
     }
     p->base = NULL;
     p->older = NULL;
+    p->resumed = NULL;
+    p->same = false;
 }
 
 void
@@ -321,6 +325,46 @@ plan_base_cleared(struct plan_disk *p)
     p->reason = reasons[WHY_CLEARED].text;
     p->lost = true;
     p->base = NULL;
+    p->resumed = NULL;
+}
+
+const char *
+plan_reason_cleared(void)
+{
+    return reasons[WHY_CLEARED].text;
+}
+
+const char *
+plan_tracking(const struct plan_disk *p)
+{
+    bool rest_full = p->resumed != NULL && p->rest == NULL &&
+                     p->resumed->done < p->resumed->size;
+
+    return p->base != NULL && !rest_full ? "incremental" : "full";
+}
+
+void
+plan_audit_failed(struct plan_disk *p, uint64_t off)
+{
+    (void)snprintf(p->text, sizeof p->text,
+                   "audit failed: what lies at offset %" PRIu64
+                   " changed without being marked",
+                   off);
+    p->reason = p->text;
+    p->lost = true;
+    p->base = NULL;
+    p->resumed = NULL;
+    p->same = false;
+}
+
+void
+plan_base_gone(struct plan_disk *p)
+{
+    p->reason = "base was removed during the backup";
+    p->lost = true;
+    p->base = p->older = NULL;
+    p->resumed = NULL;
+    p->same = false;
 }
 
 void
@@ -348,9 +392,8 @@ plan_event(const struct plan *p, const struct source *s)
     for (size_t i = 0; i < p->n; i++)
         if (jv_add(disks,
                    jv_build("{s:s, s:s, s:s, s:I}", "disk", p->v[i].disk->name,
-                            "tracking",
-                            p->v[i].base != NULL ? "incremental" : "full",
-                            "reason", p->v[i].reason, "size",
+                            "tracking", plan_tracking(&p->v[i]), "reason",
+                            p->v[i].reason, "size",
                             (int64_t)p->v[i].disk->size)) < 0)
             return NULL;
     for (size_t i = 0; i < source_n_disks(s); i++) {

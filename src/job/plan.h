@@ -30,6 +30,16 @@ struct plan_disk {
     char generation[33];  /* of the bitmap to begin now */
     uint64_t canaries[4]; /* blocks that it is born with */
     size_t n_canaries;
+    /* Gone on from an unfinished run (resume.h): `base` is its record then. */
+    const struct point_disk *resumed;
+    const char *rest; /* generation for what it had not copied, or NULL */
+    bool same;        /* it is this very instant (adopt.h) */
+    struct {
+        const struct point_disk *base, *older;
+        const char *reason;
+        bool lost;
+    } plain;        /* what was chosen without it */
+    char text[128]; /* where a reason is made, not chosen */
 };
 
 struct plan {
@@ -49,6 +59,16 @@ void plan_base_damaged(struct plan_disk *p);
 
 /* The base's bitmap has lost its canaries: it does not say what changed. */
 void plan_base_cleared(struct plan_disk *p);
+
+/* Nobody knows any more whether the base's chunks stay. */
+void plan_base_gone(struct plan_disk *p);
+
+const char *plan_reason_cleared(void);
+
+/* "full", "incremental" */
+const char *plan_tracking(const struct plan_disk *p);
+/* What lies at `off` changed and the base's bitmap does not say so. */
+void plan_audit_failed(struct plan_disk *p, uint64_t off);
 
 /* {"event":"plan","disks":[...],"skipped":[...]}; NULL without memory. */
 struct jv *plan_event(const struct plan *p, const struct source *s);

@@ -23,7 +23,8 @@ struct prune {
     const struct job_prune_opts *opts;
     const struct job_hooks *hooks;
     struct repo *repo;
-    struct point_list list; /* of all machines */
+    struct point_list list;    /* of all machines */
+    struct point_list partial; /* of unfinished runs */
     /* by point of the list */
     bool *named;        /* by its own name, or by its machine's */
     bool *damaged;      /* as far as that was looked for */
@@ -74,11 +75,27 @@ name_point(struct prune *p, const char *name, struct err *err)
     return 0;
 }
 
+/* Of a machine whose first backup has not ended there is no more than that. */
+static bool
+only_partial(const struct prune *p, const char *name)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < p->list.n; i++)
+        if (strcmp(p->list.v[i]->machine, name) == 0)
+            return false;
+    for (size_t i = 0; i < p->partial.n; i++)
+        any |= strcmp(p->partial.v[i]->machine, name) == 0;
+    return any;
+}
+
 static int
 name_machine(struct prune *p, const char *name, struct err *err)
 {
     const struct point *found;
 
+    if (only_partial(p, name))
+        return 0;
     /* For the words when there is none. */
     if (point_find(&p->list, name, &found, err) < 0)
         return -1;
@@ -239,6 +256,22 @@ forget_all(struct prune *p, struct err *err)
     return 0;
 }
 
+/* With a machine go its unfinished runs. */
+static int
+forget_partial(struct prune *p, struct err *err)
+{
+    for (size_t i = 0; p->opts->remove && i < p->partial.n; i++) {
+        const struct point *point = p->partial.v[i];
+
+        if (name_in(p->opts->names, point->machine) &&
+            repo_forget(p->repo, point->id, "removed with its machine", err) <
+                0)
+            return err_wrap(err, "unfinished run '%s@%.8s'", point->machine,
+                            point->id);
+    }
+    return 0;
+}
+
 /* -- telling it -------------------------------------------------------------*/
 
 static struct jv *
@@ -326,7 +359,8 @@ prune(struct prune *p, struct jv **ret, struct err *err)
 
     /* A commit object that cannot be read is a point that is not seen, so its
      * place is taken by another that stays. */
-    if (repo_points(p->repo, NULL, &p->list, &p->problems, err) < 0)
+    if (repo_points_all(p->repo, NULL, &p->list, &p->problems, err) < 0 ||
+        point_list_split(&p->list, &p->partial, err) < 0)
         return -1;
     n = p->list.n + 1;
     p->named = calloc(n, sizeof *p->named);
@@ -337,7 +371,8 @@ prune(struct prune *p, struct jv **ret, struct err *err)
     if (find_named(p, err) < 0 || decide_all(p, err) < 0 ||
         tell(p, ret, err) < 0)
         return -1;
-    if (!p->opts->dry_run && forget_all(p, err) < 0) {
+    if (!p->opts->dry_run &&
+        (forget_all(p, err) < 0 || forget_partial(p, err) < 0)) {
         jv_free(TAKE_PTR(*ret));
         return -1;
     }
@@ -368,6 +403,7 @@ job_prune(const struct job_prune_opts *opts, const struct job_hooks *hooks,
     else
         *ret_result = result;
     point_list_done(&p.list);
+    point_list_done(&p.partial);
     free(p.named);
     free(p.damaged);
     free(p.verdicts);

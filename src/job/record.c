@@ -15,6 +15,7 @@
 #include "job.h"
 #include "jv.h"
 #include "log.h"
+#include "resume.h"
 
 void
 backup_warn(struct backup *b, const char *fmt, ...)
@@ -55,6 +56,21 @@ fill_tags(const struct backup *b, struct point *p, struct err *err)
     return 0;
 }
 
+/* A round counts when it was read to its end; what a full read is compared with
+ * hands its round on. */
+static void
+fill_audit(const struct plan_disk *p, const struct copy_disk *c,
+           struct point_disk *d)
+{
+    const struct point_disk *before = p->base != NULL ? p->base : p->older;
+    bool audited = p->base != NULL && c->audit.period > 0;
+
+    d->audit.round = (before != NULL ? before->audit.round : 0) + audited;
+    d->audit.bound = audited ? c->audit.period : 0;
+    d->audit.chunks = c->audited_chunks;
+    d->audit.bytes = c->audit_bytes;
+}
+
 static int
 fill_disk(struct backup *b, size_t i, struct point_disk *d, struct err *err)
 {
@@ -63,7 +79,7 @@ fill_disk(struct backup *b, size_t i, struct point_disk *d, struct err *err)
 
     d->name = strdup(p->disk->name);
     d->format = strdup(p->disk->format);
-    d->tracking = strdup(p->base != NULL ? "incremental" : "full");
+    d->tracking = strdup(plan_tracking(p));
     d->reason = strdup(p->reason);
     d->source = jv_ref(p->disk->info);
     if (b->got[i].tracked)
@@ -80,6 +96,7 @@ fill_disk(struct backup *b, size_t i, struct point_disk *d, struct err *err)
     d->dirty_bytes = c->dirty_bytes;
     d->new_bytes = c->new_bytes;
     d->stored_bytes = c->stored_bytes;
+    fill_audit(p, c, d);
     if (map_writer_finish(c->map, &d->root, err) < 0)
         return err_wrap(err, "map of disk '%s'", c->name);
     return 0;
@@ -155,7 +172,8 @@ backup_report(struct backup *b, struct jv **ret, struct err *err)
     if (jv_set_str(o, "event", "committed") < 0 ||
         jv_set_int(o, "duration_ms", (int64_t)(clock_ms() - b->start_ms)) < 0 ||
         jv_set_int(o, "healed_chunks", (int64_t)healed) < 0 ||
-        jv_set(o, "warnings", TAKE_PTR(b->warnings)) < 0)
+        jv_set(o, "warnings", TAKE_PTR(b->warnings)) < 0 ||
+        resume_report(b, o) < 0)
         return err_set_errno(err, ENOMEM, "point %s is committed; its report",
                              b->point->id);
     *ret = TAKE_PTR(o);

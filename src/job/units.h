@@ -27,6 +27,7 @@ struct unit {
     bool zero;         /* a run of zero chunks: no buffer, no ids */
     bool finished;
     bool has_base; /* base[] is filled */
+    bool audit;    /* taken to be unchanged: compare, nothing else */
     size_t bytes;  /* in buf */
     uint8_t *buf;
     struct chunk_id *base; /* n, ids of the base point's chunks */

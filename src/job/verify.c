@@ -64,7 +64,9 @@ find_points(struct verifying *v, struct err *err)
                 v->one = v->list.v[i];
         return 0;
     }
-    if (repo_points(v->repo, what, &v->list, &v->bad, err) < 0)
+    /* Of the whole repository what unfinished runs have stored, too. */
+    if ((what == NULL ? repo_points_all : repo_points)(v->repo, what, &v->list,
+                                                       &v->bad, err) < 0)
         return -1;
     if (what != NULL && v->list.n == 0 && jv_size(v->bad) == 0)
         return no_machine(v, what, err);

@@ -161,14 +161,20 @@ int
 repo_damaged(struct repo *r, const struct point_disk *d, repo_damaged_fn fn,
              void *arg, struct err *err)
 {
+    int rc = repo_has_damage(r, err);
+
+    return rc <= 0 ? rc : repo_lost_chunks(r, d, fn, arg, err);
+}
+
+int
+repo_lost_chunks(struct repo *r, const struct point_disk *d, repo_damaged_fn fn,
+                 void *arg, struct err *err)
+{
     CLEANUP(map_reader_freep) struct map_reader *m = NULL;
     struct run run = {fn, arg, 0, 0};
     struct chunk_id id;
     uint64_t index = 0;
-    int rc = repo_has_damage(r, err);
 
-    if (rc <= 0)
-        return rc;
     if (d->size == 0)
         return 0;
     if (map_reader_new(r, d->size, d->chunk_size, &d->root, &m, err) < 0)

@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@ disk_done(struct point_disk *d)
     free(d->name);
     free(d->format);
     free(d->generation);
+    free(d->base_generation);
     free(d->tracking);
     free(d->reason);
     jv_free(d->source);
@@ -59,6 +61,24 @@ point_has_tag(const struct point *p, const char *tag)
         if (strcmp(p->tags[i], tag) == 0)
             return true;
     return false;
+}
+
+int
+point_list_split(struct point_list *l, struct point_list *ret, struct err *err)
+{
+    size_t kept = 0;
+
+    ret->n = 0;
+    ret->v = calloc(l->n + 1, sizeof(struct point *));
+    if (ret->v == NULL)
+        return err_set_errno(err, ENOMEM, "list of %zu points", l->n);
+    for (size_t i = 0; i < l->n; i++)
+        if (l->v[i]->partial)
+            ret->v[ret->n++] = l->v[i];
+        else
+            l->v[kept++] = l->v[i];
+    l->n = kept;
+    return 0;
 }
 
 void

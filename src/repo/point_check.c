@@ -105,16 +105,18 @@ static bool
 counts_ok(const struct point_disk *d)
 {
     return d->read_bytes <= MAP_DISK_MAX && d->dirty_bytes <= MAP_DISK_MAX &&
-           d->new_bytes <= MAP_DISK_MAX && d->stored_bytes <= MAP_DISK_MAX;
+           d->new_bytes <= MAP_DISK_MAX && d->stored_bytes <= MAP_DISK_MAX &&
+           d->audit.round <= MAP_DISK_MAX && d->audit.bound <= MAP_DISK_MAX &&
+           d->audit.chunks <= MAP_DISK_MAX && d->audit.bytes <= MAP_DISK_MAX;
 }
 
 static bool
-canaries_ok(const struct point_disk *d)
+canaries_ok(const struct point_disk *d, const uint64_t *v, size_t n)
 {
-    if (d->n_canaries > POINT_CANARIES)
+    if (n > POINT_CANARIES)
         return false;
-    for (size_t i = 0; i < d->n_canaries; i++)
-        if (d->canaries[i] >=
+    for (size_t i = 0; i < n; i++)
+        if (v[i] >=
             d->size / POINT_CANARY_SIZE + (d->size % POINT_CANARY_SIZE != 0))
             return false;
     return true;
@@ -135,14 +137,29 @@ check_disk(const struct point_disk *d, struct err *err)
         return bad(err, "format");
     if (d->generation != NULL && !hex32_ok(d->generation))
         return bad(err, "generation");
-    if (!canaries_ok(d))
+    if (!canaries_ok(d, d->canaries, d->n_canaries))
         return bad(err, "canaries");
     if (!label_ok(d->tracking))
         return bad(err, "tracking");
     if (!text_ok(d->reason, POINT_TEXT_MAX))
         return bad(err, "reason");
     if (!counts_ok(d))
-        return bad(err, "read_bytes, dirty_bytes, new_bytes or stored_bytes");
+        return bad(err, "read_bytes, dirty_bytes, new_bytes, "
+                        "stored_bytes or audit");
+    return 0;
+}
+
+/* Whole chunks, or the whole disk. */
+static int
+check_partial(const struct point_disk *d, struct err *err)
+{
+    if (d->done > d->size ||
+        (d->done != d->size && d->done % d->chunk_size != 0))
+        return bad(err, "done");
+    if (d->base_generation != NULL && !hex32_ok(d->base_generation))
+        return bad(err, "base_generation");
+    if (!canaries_ok(d, d->base_canaries, d->n_base_canaries))
+        return bad(err, "base_canaries");
     return 0;
 }
 
@@ -176,7 +193,8 @@ check_disks(const struct point *p, struct err *err)
         return err_set(err, ERR_FORMAT, "%zu disks, at most %d are allowed",
                        p->n_disks, POINT_DISKS_MAX);
     for (size_t i = 0; i < p->n_disks; i++) {
-        if (check_disk(&p->disks[i], err) < 0)
+        if (check_disk(&p->disks[i], err) < 0 ||
+            (p->partial && check_partial(&p->disks[i], err) < 0))
             return err_wrap(err, "disk %zu", i);
         if (point_disk(p, p->disks[i].name) != &p->disks[i])
             return err_set(err, ERR_FORMAT, "two disks are named '%s'",

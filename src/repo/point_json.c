@@ -32,14 +32,24 @@ text_or_null(const char *s)
 }
 
 static struct jv *
-canaries_to_json(const struct point_disk *d)
+canaries_to_json(const uint64_t *v, size_t n)
 {
     CLEANUP_JV struct jv *a = jv_array();
 
-    for (size_t i = 0; i < d->n_canaries; i++)
-        if (jv_add(a, jv_int((int64_t)d->canaries[i])) < 0)
+    for (size_t i = 0; i < n; i++)
+        if (jv_add(a, jv_int((int64_t)v[i])) < 0)
             return NULL;
     return TAKE_PTR(a);
+}
+
+/* What only partial points have. */
+static struct jv *
+partial_to_json(const struct point_disk *d)
+{
+    return jv_build("{s:I, s:o, s:o}", "done", (int64_t)d->done,
+                    "base_generation", text_or_null(d->base_generation),
+                    "base_canaries",
+                    canaries_to_json(d->base_canaries, d->n_base_canaries));
 }
 
 static struct jv *
@@ -47,7 +57,7 @@ disk_to_json(const struct point_disk *d)
 {
     return jv_build(
         "{s:s, s:I, s:I, s:o, s:s, s:o, s:b, s:s, s:s, s:I, s:I, s:I, s:I, "
-        "s:o, s:o}",
+        "s:o, s:o, s:o}",
         "name", d->name, "size", (int64_t)d->size, "chunk_size",
         (int64_t)d->chunk_size, "root", id_to_json(&d->root), "format",
         d->format, "generation", text_or_null(d->generation), "persistent",
@@ -55,8 +65,11 @@ disk_to_json(const struct point_disk *d)
         "read_bytes", (int64_t)d->read_bytes, "dirty_bytes",
         (int64_t)d->dirty_bytes, "new_bytes", (int64_t)d->new_bytes,
         "stored_bytes", (int64_t)d->stored_bytes, "canaries",
-        canaries_to_json(d), "source",
-        d->source == NULL ? jv_null() : jv_ref(d->source));
+        canaries_to_json(d->canaries, d->n_canaries), "source",
+        d->source == NULL ? jv_null() : jv_ref(d->source), "audit",
+        jv_build("{s:I, s:I, s:I, s:I}", "round", (int64_t)d->audit.round,
+                 "bound", (int64_t)d->audit.bound, "chunks",
+                 (int64_t)d->audit.chunks, "bytes", (int64_t)d->audit.bytes));
 }
 
 static struct jv *
@@ -75,9 +88,15 @@ disks_to_json(const struct point *p)
 {
     CLEANUP_JV struct jv *a = jv_array();
 
-    for (size_t i = 0; i < p->n_disks; i++)
-        if (jv_add(a, disk_to_json(&p->disks[i])) < 0)
+    for (size_t i = 0; i < p->n_disks; i++) {
+        const struct point_disk *d = &p->disks[i];
+        CLEANUP_JV struct jv *j = disk_to_json(d);
+
+        if (j == NULL ||
+            (p->partial && jv_set(j, "partial", partial_to_json(d)) < 0) ||
+            jv_add(a, jv_ref(j)) < 0)
             return NULL;
+    }
     return TAKE_PTR(a);
 }
 
@@ -100,6 +119,8 @@ point_to_json(const struct point *p, const uint8_t *prev, struct err *err)
                  "tags", tags_to_json(p), "config", id_to_json(&p->config),
                  "config_len", (int64_t)p->config_len, "disks",
                  disks_to_json(p));
+    if (j != NULL && p->partial && jv_set_bool(j, "partial", true) < 0)
+        jv_free(TAKE_PTR(j));
     if (j == NULL)
         (void)err_set_errno(err, ENOMEM, "point");
     return j;
@@ -205,22 +226,49 @@ fields_end(const struct fields *f, struct err *err)
     return 0;
 }
 
-static void
-get_canaries(struct fields *f, struct point_disk *d)
+static size_t
+get_canaries(struct fields *f, const char *key, uint64_t ret[POINT_CANARIES])
 {
-    const struct jv *a = jv_get(f->j, "canaries");
+    const struct jv *a = jv_get(f->j, key);
 
     if (!jv_is_array(a) || jv_size(a) > POINT_CANARIES) {
-        note(f, "canaries");
-        return;
+        note(f, key);
+        return 0;
     }
     for (size_t i = 0; i < jv_size(a); i++) {
         CLEANUP_JV struct jv *one = jv_build("{s:O}", "n", jv_at(a, i));
 
-        if (!jv_get_uint(one, "n", &d->canaries[i]))
-            note(f, "canaries");
+        if (!jv_get_uint(one, "n", &ret[i]))
+            note(f, key);
     }
-    d->n_canaries = jv_size(a);
+    return jv_size(a);
+}
+
+static int
+partial_from_json(const struct jv *j, struct point_disk *d, struct err *err)
+{
+    struct fields f = {.j = j};
+
+    d->done = get_uint(&f, "done");
+    d->base_generation = get_text_or_null(&f, "base_generation");
+    d->n_base_canaries = get_canaries(&f, "base_canaries", d->base_canaries);
+    return fields_end(&f, err);
+}
+
+/* Points from before there were audits have none. */
+static void
+get_audit(struct fields *f, struct point_disk *d)
+{
+    struct fields a = {.j = jv_get(f->j, "audit")};
+
+    if (a.j == NULL)
+        return;
+    d->audit.round = get_uint(&a, "round");
+    d->audit.bound = get_uint(&a, "bound");
+    d->audit.chunks = get_uint(&a, "chunks");
+    d->audit.bytes = get_uint(&a, "bytes");
+    if (a.bad != NULL)
+        note(f, "audit");
 }
 
 static int
@@ -239,13 +287,14 @@ disk_from_json(const struct jv *j, struct point_disk *d, struct err *err)
     d->format = get_text(&f, "format");
     d->generation = get_text_or_null(&f, "generation");
     d->persistent = get_bool(&f, "persistent");
-    get_canaries(&f, d);
+    d->n_canaries = get_canaries(&f, "canaries", d->canaries);
     d->tracking = get_text(&f, "tracking");
     d->reason = get_text(&f, "reason");
     d->read_bytes = get_uint(&f, "read_bytes");
     d->dirty_bytes = get_uint(&f, "dirty_bytes");
     d->new_bytes = get_uint(&f, "new_bytes");
     d->stored_bytes = get_uint(&f, "stored_bytes");
+    get_audit(&f, d);
     if (jv_is_object(jv_get(j, "source")))
         d->source = jv_ref(jv_get(j, "source"));
     return fields_end(&f, err);
@@ -268,7 +317,9 @@ disks_from_json(const struct jv *a, struct point *p, struct err *err)
         struct point_disk *d = &p->disks[p->n_disks];
         size_t i = p->n_disks++; /* also a half-read disk is freed */
 
-        if (disk_from_json(jv_at(a, i), d, err) < 0)
+        if (disk_from_json(jv_at(a, i), d, err) < 0 ||
+            (p->partial &&
+             partial_from_json(jv_get(jv_at(a, i), "partial"), d, err) < 0))
             return err_wrap(err, "disk %zu", i);
     }
     return 0;
@@ -340,6 +391,7 @@ point_from_json(const struct jv *j, struct point **ret, uint8_t *ret_prev,
     if (p == NULL)
         return err_set_errno(err, ENOMEM, "point");
     read_fields(&f, p);
+    p->partial = jv_get(j, "partial") != NULL && get_bool(&f, "partial");
     get_prev(&f, prev, &has_prev);
     if (fields_end(&f, err) < 0 ||
         tags_from_json(jv_get(j, "tags"), p, err) < 0 ||

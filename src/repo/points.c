@@ -331,9 +331,9 @@ commit_scan(struct repo *r, struct commit_recs *ret, struct jv *bad,
     return 0;
 }
 
-int
-repo_points(struct repo *r, const char *machine, struct point_list *ret,
-            struct jv **ret_bad, struct err *err)
+static int
+list_points(struct repo *r, const char *machine, bool partial,
+            struct point_list *ret, struct jv **ret_bad, struct err *err)
 {
     CLEANUP(commit_recs_done) struct commit_recs l = {0};
     CLEANUP_JV struct jv *bad = ret_bad == NULL ? NULL : jv_array();
@@ -354,10 +354,25 @@ repo_points(struct repo *r, const char *machine, struct point_list *ret,
         return err_set_errno(err, ENOMEM, "list of %zu points", l.n);
     for (size_t i = 0; i < l.n; i++)
         if ((machine == NULL || strcmp(l.v[i].point->machine, machine) == 0) &&
+            (partial || !l.v[i].point->partial) &&
             !id_list_has(&gone, l.v[i].point->id))
             list.v[list.n++] = TAKE_PTR(l.v[i].point);
     if (ret_bad != NULL)
         *ret_bad = TAKE_PTR(bad);
     *ret = list;
     return 0;
+}
+
+int
+repo_points(struct repo *r, const char *machine, struct point_list *ret,
+            struct jv **ret_bad, struct err *err)
+{
+    return list_points(r, machine, false, ret, ret_bad, err);
+}
+
+int
+repo_points_all(struct repo *r, const char *machine, struct point_list *ret,
+                struct jv **ret_bad, struct err *err)
+{
+    return list_points(r, machine, true, ret, ret_bad, err);
 }

@@ -114,6 +114,19 @@ struct point_disk {
     uint64_t new_bytes;    /* of chunks that were not in the repository */
     uint64_t stored_bytes; /* what those took in packs */
     struct jv *source;     /* node, file, backing chain, ... as captured */
+    /* Of a partial point only: bytes from the start of the disk that are this
+     * instant's; behind them the map is what `base_generation` began at, or
+     * all zero when that is NULL, save for chunks that this instant had
+     * otherwise, which any later run reads again. */
+    uint64_t done;
+    char *base_generation;
+    uint64_t base_canaries[POINT_CANARIES];
+    size_t n_base_canaries;
+    struct {
+        uint64_t round; /* audits so far: which chunks are next */
+        uint64_t bound; /* runs that cover the disk; 0: was not audited */
+        uint64_t chunks, bytes; /* compared; read for it */
+    } audit;                    /* of what was taken to be unchanged */
 };
 
 struct point {
@@ -132,6 +145,9 @@ struct point {
     uint64_t config_len;
     struct point_disk *disks;
     size_t n_disks;
+    /* Of an unfinished run: no state that the machine ever had, kept so that the
+     * next run need not read again what is durable. */
+    bool partial;
 };
 struct point *point_new(void);    /* all empty; NULL without memory */
 void point_free(struct point *p); /* NULL is fine */
@@ -145,13 +161,20 @@ struct point_list {
     size_t n;
 };
 void point_list_done(struct point_list *l);
+/* Move the partial points of `l` to `ret`, which is empty; the order stays. */
+int point_list_split(struct point_list *l, struct point_list *ret,
+                     struct err *err);
 
-/* All points of `machine` (NULL: of all machines) that are not forgotten.  A commit object that does
+/* All points of `machine` (NULL: of all machines) that are not forgotten and not
+ * partial.  A commit object that does
  * not parse or does not verify is an error that names it, except that with
  * `ret_bad` (may be NULL) its message is added there (array of strings, owned
  * by the caller) and the rest is listed. */
 int repo_points(struct repo *r, const char *machine, struct point_list *ret,
                 struct jv **ret_bad, struct err *err);
+/* The same with partial points. */
+int repo_points_all(struct repo *r, const char *machine, struct point_list *ret,
+                    struct jv **ret_bad, struct err *err);
 
 /* Find "NAME", "NAME@latest", "NAME@latest~2", "NAME@2026-11-20T18:00" (newest
  * at or before the end of the day, minute or second written, UTC),
@@ -210,6 +233,16 @@ int repo_put_blob(struct repo_session *s, const void *data, size_t len,
  * point as read now.  After -1 the point does not exist.  The session stays to
  * be freed. */
 int repo_commit(struct repo_session *s, struct point *p, struct err *err);
+
+/* Commit the partial point `p` (p->partial) and go on: the session gets a new id,
+ * maps and lists go on with what the partial point has.  Everything that was put
+ * since the session began or since its last checkpoint must be reached from `p`,
+ * all map writers of the session must be finished, and no other thread may put
+ * meanwhile.  What was given to repo_put() as a base counts no more unless `p`
+ * reaches it.  After -1 the session is dead; the point may exist when the error
+ * says so. */
+int repo_session_checkpoint(struct repo_session *s, struct point *p,
+                            struct err *err);
 
 /* Bytes written to the store so far (packs and index). */
 uint64_t repo_session_stored(const struct repo_session *s);
@@ -460,6 +493,10 @@ typedef int (*repo_damaged_fn)(void *arg, uint64_t index, uint64_t n,
                                struct err *err);
 int repo_damaged(struct repo *r, const struct point_disk *d, repo_damaged_fn fn,
                  void *arg, struct err *err);
+/* The same, asking the index for every chunk whether or not damage is known, and so
+ * whether packs are there with their length. */
+int repo_lost_chunks(struct repo *r, const struct point_disk *d,
+                     repo_damaged_fn fn, void *arg, struct err *err);
 /* Read all pages of a map that is known to be damaged, so that no bad one of them
  * is taken for stored by this process. */
 void repo_probe_map(struct repo *r, const struct point_disk *d);

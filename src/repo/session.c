@@ -103,6 +103,7 @@ repo_session_begin(struct repo *r, const struct repo_session_opts *opts,
     s->repo = r;
     s->n_workers = opts->n_workers;
     s->paranoid = opts->paranoid;
+    s->synchronous = opts->synchronous;
     s->pack_target = REPO_PACK_TARGET;
     s->part_max = FLUSH_PART;
     s->merge_max = MERGE_RECORDS_MAX;

@@ -39,12 +39,13 @@ struct spilled {
 #define SPILL_MERGE_AT 8 /* runs of one level that are merged into one */
 
 struct repo_session {
-    /* never changed after repo_session_begin() */
+    /* never changed after repo_session_begin(); sid and flusher by a checkpoint,
+     * while nothing is put */
     struct repo *repo;
     uint8_t sid[REPO_SID_LEN];
     char sid_text[REPO_SID_TEXT];
     unsigned n_workers;
-    bool paranoid;
+    bool paranoid, synchronous;
     struct put_worker *workers; /* n_workers, and one for the owner */
     struct flusher *flusher;
     size_t pack_target, part_max;

@@ -264,7 +264,7 @@ count_point(struct count *c, size_t i, struct err *err)
     struct locator l;
 
     c->me = (uint32_t)i + 1;
-    c->st.points[i].points = 1;
+    c->st.points[i].points = !p->partial;
     for (size_t k = 0; k < p->n_disks; k++)
         if (count_disk(c, &p->disks[k], err) < 0)
             return err_wrap(err, "point '%s@%.8s', disk '%s'", p->machine,

@@ -53,17 +53,21 @@ bitmap_name(const char *repo_id, const char *generation)
     return name;
 }
 
-static int
-name_disk(struct source *s, struct capture_disk *d, size_t i,
-          const struct source_want *want, const char *repo_id, struct err *err)
+int
+capture_name_disk(struct source *s, const char *run, struct capture_disk *d,
+                  size_t i, const struct source_want *want, const char *repo_id,
+                  struct err *err)
 {
-    const char *run = rundir_id(s->run);
     unsigned no = (unsigned)i;
 
     d->disk = want->disk;
     d->persistent = s->inv.disks[want->disk].persistent;
     d->fresh = bitmap_name(repo_id, want->generation);
     d->base = want->base ? bitmap_name(repo_id, want->base) : NULL;
+    d->rest = want->rest ? bitmap_name(repo_id, want->rest) : NULL;
+    (void)snprintf(d->older, NAME_MAX_LEN, PREFIX "%s-older", run);
+    (void)snprintf(d->rest_context, sizeof d->rest_context,
+                   "qemu:dirty-bitmap:%s", d->older);
     (void)snprintf(d->dirty, NAME_MAX_LEN, PREFIX "%s-dirty", run);
     (void)snprintf(d->job, NAME_MAX_LEN, PREFIX "%s-job%u", run, no);
     (void)snprintf(d->filter, NAME_MAX_LEN, PREFIX "%s-cbw%u", run, no);
@@ -76,7 +80,8 @@ name_disk(struct source *s, struct capture_disk *d, size_t i,
     (void)snprintf(d->paint_export, NAME_MAX_LEN, PREFIX "%s-pex%u", run, no);
     (void)snprintf(d->context, sizeof d->context, "qemu:dirty-bitmap:%s",
                    d->dirty);
-    if (d->fresh == NULL || (want->base != NULL && d->base == NULL))
+    if (d->fresh == NULL || (want->base != NULL && d->base == NULL) ||
+        (want->rest != NULL && d->rest == NULL))
         return err_set_errno(err, ENOMEM, "disk '%s'", disk_name(s, d));
     return 0;
 }
@@ -218,6 +223,24 @@ start_server(struct source *s, struct err *err)
     return 0;
 }
 
+/* A disabled bitmap for a copy of what is to be read. */
+static struct jv *
+add_temporary(const char *node, const char *name)
+{
+    return qmp_action("block-dirty-bitmap-add",
+                      jv_build("{s:s, s:s, s:i, s:b}", "node", node, "name",
+                               name, "granularity", GRANULARITY, "disabled",
+                               1));
+}
+
+static struct jv *
+merge_into(const char *node, const char *target, const char *from)
+{
+    return qmp_action("block-dirty-bitmap-merge",
+                      jv_build("{s:s, s:s, s:[s]}", "node", node, "target",
+                               target, "bitmaps", from));
+}
+
 /* The order keeps a write that falls in between from being lost: a disk with an
  * iothread goes on writing until its backup action drains it (QEMU's drain at
  * the start of a transaction has ended by then).  So the new bitmap records
@@ -242,11 +265,9 @@ add_disk_actions(struct source *s, struct capture_disk *d, struct jv *list)
                                               "bitmaps", "node", d->paint,
                                               "name", d->paint_bitmap)));
     if (d->base != NULL)
-        r |= jv_add(list,
-                    qmp_action("block-dirty-bitmap-add",
-                               jv_build("{s:s, s:s, s:i, s:b}", "node", node,
-                                        "name", d->dirty, "granularity",
-                                        GRANULARITY, "disabled", 1)));
+        r |= jv_add(list, add_temporary(node, d->dirty));
+    if (d->rest != NULL)
+        r |= jv_add(list, add_temporary(node, d->older));
     backup = jv_build("{s:s, s:s, s:s, s:s, s:s, s:b}", "job-id", d->job,
                       "device", node, "target", d->scratch, "sync", "none",
                       "filter-node-name", d->filter, "auto-dismiss", 0);
@@ -255,10 +276,9 @@ add_disk_actions(struct source *s, struct capture_disk *d, struct jv *list)
         r |= jv_set_str(backup, "on-cbw-error", "break-snapshot");
     r |= jv_add(list, qmp_action("blockdev-backup", backup));
     if (d->base != NULL)
-        r |= jv_add(
-            list, qmp_action("block-dirty-bitmap-merge",
-                             jv_build("{s:s, s:s, s:[s]}", "node", node,
-                                      "target", d->dirty, "bitmaps", d->base)));
+        r |= jv_add(list, merge_into(node, d->dirty, d->base));
+    if (d->rest != NULL)
+        r |= jv_add(list, merge_into(node, d->older, d->rest));
     return r;
 }
 
@@ -357,6 +377,18 @@ thaw(struct source *s, struct source_instant *ret)
         (void)rundir_note(s->run, "frozen", "no", NULL);
 }
 
+/* Without {node, name} (below 7.1) the name is looked up down the chain, which an
+ * overlay's backing link provides. */
+static int
+add_bitmap(struct source *s, const struct capture_disk *d, const char *name,
+           struct jv *list)
+{
+    if (s->rung == RUNG_OVERLAY)
+        return jv_add(list, jv_string(name));
+    return jv_add(
+        list, jv_build("{s:s, s:s}", "node", disk_node(s, d), "name", name));
+}
+
 static int
 export_disk(struct source *s, struct capture_disk *d, struct err *err)
 {
@@ -372,14 +404,16 @@ export_disk(struct source *s, struct capture_disk *d, struct err *err)
     args =
         jv_build("{s:s, s:s, s:s, s:s, s:b}", "type", "nbd", "id", d->export_id,
                  "node-name", node, "name", d->export_id, "writable", 0);
-    /* Without {node, name} (below 7.1) the name is looked up down the chain,
-     * which an overlay's backing link provides. */
-    if (d->base != NULL && s->rung == RUNG_OVERLAY)
-        (void)jv_set(args, "bitmaps", jv_build("[s]", d->dirty));
-    else if (d->base != NULL)
-        (void)jv_set(args, "bitmaps",
-                     jv_build("[{s:s, s:s}]", "node", disk_node(s, d), "name",
-                              d->dirty));
+    if (d->base != NULL) {
+        CLEANUP_JV struct jv *list = jv_array();
+
+        if (add_bitmap(s, d, d->dirty, list) < 0 ||
+            (d->rest != NULL && add_bitmap(s, d, d->older, list) < 0) ||
+            jv_set(args, "bitmaps", jv_ref(list)) < 0) {
+            jv_free(args);
+            return err_set_errno(err, ENOMEM, "export");
+        }
+    }
     return source_qmp(s, "block-export-add", args, err);
 }
 
@@ -412,7 +446,8 @@ prepare(struct source *s, const char *repo_id, const struct source_want *want,
         return err_set_errno(err, ENOMEM, "capture of %zu disks", n);
     s->cap.n = n;
     for (size_t i = 0; i < n; i++)
-        if (name_disk(s, &s->cap.v[i], i, &want[i], repo_id, err) < 0)
+        if (capture_name_disk(s, rundir_id(s->run), &s->cap.v[i], i, &want[i],
+                              repo_id, err) < 0)
             return -1;
     s->dirty = true;
     if (make_scratch(s, err) < 0 || start_server(s, err) < 0)
@@ -423,7 +458,7 @@ prepare(struct source *s, const char *repo_id, const struct source_want *want,
                        err) < 0)
             return err_wrap(err, "disk '%s': canaries",
                             disk_name(s, &s->cap.v[i]));
-    return 0;
+    return capture_note(s, repo_id, want, n, err);
 }
 
 static int
@@ -447,7 +482,22 @@ begin(struct source *s, struct source_instant *ret, struct err *err)
     for (size_t i = 0; i < s->cap.n; i++)
         if (export_disk(s, &s->cap.v[i], err) < 0)
             return err_wrap(err, "disk '%s'", disk_name(s, &s->cap.v[i]));
-    return 0;
+    return capture_note_instant(s, ret, err);
+}
+
+void
+capture_got(const struct capture *c, const struct capture_disk *d,
+            enum rung rung, struct source_got *ret)
+{
+    *ret = (struct source_got){
+        .socket = c->socket,
+        .export_name = d->export_id,
+        .dirty_context = d->base != NULL ? d->context : NULL,
+        .persistent = d->persistent,
+        .tracked = true,
+        .rest_context = d->rest != NULL ? d->rest_context : NULL,
+        .scratch = rung == RUNG_SNAPSHOT ? d->path : NULL,
+    };
 }
 
 int
@@ -464,16 +514,7 @@ source_begin(struct source *s, const char *repo_id,
             log_debug("clean-up after a failed start: %s", more.msg);
         return -1;
     }
-    for (size_t i = 0; i < n; i++) {
-        struct capture_disk *d = &s->cap.v[i];
-
-        got[i] = (struct source_got){
-            .socket = s->cap.socket,
-            .export_name = d->export_id,
-            .dirty_context = d->base != NULL ? d->context : NULL,
-            .persistent = d->persistent,
-            .tracked = true,
-        };
-    }
+    for (size_t i = 0; i < n; i++)
+        capture_got(&s->cap, &s->cap.v[i], s->rung, &got[i]);
     return 0;
 }

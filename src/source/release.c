@@ -55,6 +55,10 @@ end_disk(struct source *s, struct capture_disk *d, struct err *first)
         (void)qmp_bitmap_end(s->qmp, s->inv.disks[d->disk].node, d->dirty,
                              END_TIMEOUT_MS, &e);
     keep(first, &e);
+    if (d->rest != NULL)
+        (void)qmp_bitmap_end(s->qmp, s->inv.disks[d->disk].node, d->older,
+                             END_TIMEOUT_MS, &e);
+    keep(first, &e);
 }
 
 /* A guest that our scratch stopped goes on: the request that failed is
@@ -225,7 +229,15 @@ source_release(struct source *s, struct err *err)
     return first.code != ERR_NONE ? err_copy(err, &first) : 0;
 }
 
-/* Every bitmap of this repository on the disk but `keep_name`. */
+static bool
+is_base(const struct capture_disk *d, const char *name)
+{
+    return (d->base != NULL && strcmp(d->base, name) == 0) ||
+           (d->rest != NULL && strcmp(d->rest, name) == 0);
+}
+
+/* Every bitmap of this repository on the disk but the new one, and with a partial
+ * point but those that it was read with. */
 static void
 end_other_bitmaps(struct source *s, const struct capture_disk *d,
                   struct err *first)
@@ -241,7 +253,7 @@ end_other_bitmaps(struct source *s, const struct capture_disk *d,
         struct err e = ERR_INIT;
 
         if (name == NULL || strncmp(name, d->fresh, prefix) != 0 ||
-            strcmp(name, d->fresh) == 0)
+            strcmp(name, d->fresh) == 0 || (s->cap.keep && is_base(d, name)))
             continue;
         (void)qmp_bitmap_end(s->qmp, node, name, END_TIMEOUT_MS, &e);
         keep(first, &e);
@@ -276,6 +288,12 @@ refresh_nodes(struct source *s, struct err *err)
     return 0;
 }
 
+void
+source_keep(struct source *s)
+{
+    s->cap.keep = true;
+}
+
 int
 source_settle(struct source *s, bool committed, struct err *err)
 {
@@ -289,10 +307,13 @@ source_settle(struct source *s, bool committed, struct err *err)
     for (size_t i = 0; i < c->n; i++) {
         struct capture_disk *d = &c->v[i];
 
-        if (committed) {
+        if (committed)
+            c->keep = false;
+        if (committed || c->keep)
             check_fresh(s, d, &first);
+        if (committed || (c->keep && d->base != NULL)) {
             end_other_bitmaps(s, d, &first);
-        } else {
+        } else if (!c->keep) {
             (void)qmp_bitmap_end(s->qmp, s->inv.disks[d->disk].node, d->fresh,
                                  END_TIMEOUT_MS, &e);
             keep(&first, &e);
@@ -308,6 +329,7 @@ capture_done(struct capture *c)
     for (size_t i = 0; i < c->n; i++) {
         free(c->v[i].base);
         free(c->v[i].fresh);
+        free(c->v[i].rest);
         free(c->v[i].path);
     }
     free(c->v);

@@ -22,6 +22,7 @@
 
 #define PREFIX "tidemark-"
 #define JOURNAL_MAX 65536
+#define SERVER_MS 2000
 
 struct rundir {
     char *base;     /* the run directory of this host */
@@ -287,6 +288,48 @@ rundir_dead(const struct rundir *r)
     return r->dead;
 }
 
+static bool
+is_run_id(const char *text)
+{
+    uint8_t id[RUN_ID_LEN / 2];
+
+    return hex_decode(text, id, sizeof id);
+}
+
+int
+rundir_adopt(struct rundir *r, const char **ret_dir, struct err *err)
+{
+    const char *id = jv_get_str(r->dead, "run");
+    const char *scratch = jv_get_str(r->dead, "scratch");
+    const char *sockets = jv_get_str(r->dead, "sockets");
+    CLEANUP_CLOSE int fd = -1;
+
+    if (id == NULL || !is_run_id(id) || scratch == NULL || sockets == NULL)
+        return err_set(err, ERR_NOT_FOUND,
+                       "the journal of the dead run cannot be read");
+    fd = open(scratch, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
+        return err_set_errno(err, errno, "lock scratch directory '%s'",
+                             scratch);
+    r->scratch = strdup(scratch);
+    r->sockets = strdup(sockets);
+    if (r->scratch == NULL || r->sockets == NULL ||
+        jv_set_int(r->dead, "pid", getpid()) < 0)
+        return err_set_errno(err, ENOMEM, "run directory");
+    memcpy(r->id, id, sizeof r->id);
+    r->scratch_fd = TAKE_FD(fd);
+    jv_free(r->journal);
+    r->journal = TAKE_PTR(r->dead);
+    *ret_dir = r->scratch;
+    return write_journal(r, err);
+}
+
+void
+rundir_hold(struct rundir *r)
+{
+    free(TAKE_PTR(r->scratch)); /* the directory stays, its lock goes */
+}
+
 int
 rundir_note(struct rundir *r, const char *key, const char *value,
             struct err *err)
@@ -376,16 +419,54 @@ rundir_scratch_end(struct rundir *r)
     r->scratch = NULL;
 }
 
+/* The journal `name` is of a run that has this scratch directory, and the machine's
+ * QEMU still serves what that run exported. */
 static bool
-is_run_id(const char *text)
+holds(const struct rundir *r, const char *name, const char *scratch)
 {
-    uint8_t id[RUN_ID_LEN / 2];
+    CLEANUP_FREE char *path = NULL;
+    CLEANUP_CLOSE int fd = -1;
+    CLEANUP_CLOSE int server = -1;
+    CLEANUP_JV struct jv *j = NULL;
+    const char *other;
 
-    return hex_decode(text, id, sizeof id);
+    if (asprintf(&path, "%s/%s", r->base, name) < 0) {
+        path = NULL;
+        return true;
+    }
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return false;
+    j = read_journal(fd);
+    other = jv_get_str(j, "scratch");
+    if (other == NULL || strcmp(other, scratch) != 0 ||
+        jv_get_str(j, "nbd") == NULL)
+        return false;
+    server = io_connect_unix(jv_get_str(j, "nbd"), SERVER_MS, NULL);
+    return server >= 0;
+}
+
+/* An instant that stands in QEMU without a run can be taken over (rundir_adopt());
+ * only a run on that machine may end it. */
+static bool
+stands(const struct rundir *r, const char *scratch)
+{
+    CLEANUP(closedirp) DIR *d = opendir(r->base);
+    struct dirent *e;
+
+    while (d != NULL && (e = readdir(d)) != NULL) {
+        size_t len = strlen(e->d_name);
+
+        if (len > strlen(".lock") &&
+            strcmp(e->d_name + len - strlen(".lock"), ".lock") == 0 &&
+            holds(r, e->d_name, scratch))
+            return true;
+    }
+    return false;
 }
 
 static void
-sweep_one(const char *path, struct jv *done)
+sweep_one(const struct rundir *r, const char *path, struct jv *done)
 {
     CLEANUP_CLOSE int fd =
         open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
@@ -393,6 +474,8 @@ sweep_one(const char *path, struct jv *done)
 
     if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
         return; /* its run lives */
+    if (stands(r, path))
+        return;
     remove_tree(path);
     log_debug("removed '%s' of a dead run", path);
     if (asprintf(&text, "removed '%s'", path) >= 0)
@@ -438,11 +521,11 @@ rundir_sweep(struct rundir *r, const char *scratch, struct jv *done)
             !is_run_id(e->d_name + strlen(PREFIX)))
             continue;
         if (asprintf(&path, "%s/%s", scratch, e->d_name) >= 0)
-            sweep_one(path, done);
+            sweep_one(r, path, done);
     }
     /* The dead run may have used another scratch area than this one. */
     if (dead != NULL && strstr(dead, "/" PREFIX) != NULL) {
-        sweep_one(dead, done);
+        sweep_one(r, dead, done);
         remove_unlocked(dead);
     }
 }

@@ -45,6 +45,13 @@ const char *rundir_id(const struct rundir *r);
 /* The journal that a dead run left (borrowed), or NULL. */
 const struct jv *rundir_dead(const struct rundir *r);
 
+/* Be the dead run: its id, directories and journal are this run's from now on.
+ * *ret_dir is its scratch directory. */
+int rundir_adopt(struct rundir *r, const char **ret_dir, struct err *err);
+
+/* Leave the scratch directory where it is when closed (not clean). */
+void rundir_hold(struct rundir *r);
+
 /* Note a fact before making it true: a string under `key`. */
 int rundir_note(struct rundir *r, const char *key, const char *value,
                 struct err *err);
@@ -61,8 +68,8 @@ int rundir_scratch(struct rundir *r, const char *scratch, unsigned uid,
 /* Remove the scratch directory and what is in it now. */
 void rundir_scratch_end(struct rundir *r);
 
-/* Remove socket directories and scratch directories of dead runs; their
- * paths are added to `done` (array of strings). */
+/* Remove socket directories and scratch directories of dead runs, but for those of
+ * instants that still stand in another machine's QEMU; their paths are added to `done` (array of strings). */
 void rundir_sweep(struct rundir *r, const char *scratch, struct jv *done);
 
 /* Default directories: option, else environment, else the system's place. */

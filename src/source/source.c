@@ -267,12 +267,13 @@ source_close(struct source *s)
 {
     if (s == NULL)
         return;
-    if (s->qmp != NULL && s->dirty)
+    if (s->qmp != NULL && s->dirty && !s->hold)
         (void)source_release(s, NULL);
     guard_stop(s->guard);
     qmp_close(s->qmp);
     qmp_schema_free(s->schema);
     capture_done(&s->cap);
+    standing_done(&s->standing);
     /* An unclean end keeps the journal: the next run reads what to do. */
     rundir_close(s->run, !s->dirty && !s->maybe_frozen);
     inventory_done(&s->inv);

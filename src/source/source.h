@@ -100,6 +100,10 @@ enum tracking source_tracking(const struct source *s, size_t disk,
 bool source_has_bitmaps(const struct source *s, size_t disk,
                         const char *repo_id);
 
+/* Remove that bitmap, which is not believed any more. */
+int source_forget(struct source *s, size_t disk, const char *repo_id,
+                  const char *generation, struct err *err);
+
 struct source_want {
     size_t disk;            /* index */
     const char *base;       /* generation of the base, or NULL for full */
@@ -108,6 +112,10 @@ struct source_want {
      * lacks them later was cleared, cut or replaced by somebody. */
     const uint64_t *canaries;
     size_t n_canaries;
+    /* Generation before `base` whose bitmap is exported as well, for what an
+     * unfinished run had not copied; NULL: none. */
+    const char *rest;
+    const char *note; /* kept in the journal for source_standing(), or NULL */
 };
 
 struct source_got {
@@ -116,6 +124,11 @@ struct source_got {
     const char *dirty_context; /* NULL without base */
     bool persistent;           /* of the new bitmap */
     bool tracked;              /* false: no new bitmap could be added */
+    const char *rest_context;  /* NULL without rest */
+    /* Raw file with what the guest has overwritten since the instant, at its own
+     * offsets, or NULL.  "Zero" in the export's status is not to be believed
+     * there: QEMU (seen with 7.2.22) answers with that of the live disk. */
+    const char *scratch;
 };
 
 struct source_instant {
@@ -136,6 +149,20 @@ int source_begin(struct source *s, const char *repo_id,
                  struct source_got *got, struct source_instant *ret,
                  struct err *err);
 
+/* What a dead run wanted of the instant that QEMU still holds whole; *ret is freed
+ * by the caller, its strings live as long as the source.  Instead of
+ * source_recover() and source_begin(); changes nothing.  ERR_NOT_FOUND: there is
+ * none, or not all of it stands. */
+int source_standing(struct source *s, const char *repo_id,
+                    const struct source_want **ret, size_t *ret_n,
+                    struct err *err);
+/* Take it over: as after source_begin() with these wants. */
+int source_adopt(struct source *s, struct source_got *got,
+                 struct source_instant *ret, struct err *err);
+/* source_close() leaves the instant in QEMU for a later source_standing().  Nobody
+ * watches its scratch space meanwhile. */
+void source_hold(struct source *s);
+
 /* Look at QEMU for up to `timeout_ms`: events, scratch space.  -1: the point is
  * broken (scratch full, job ended, QEMU gone); the guest has been continued if
  * our scratch had stopped it, and the exports are gone. */
@@ -146,6 +173,10 @@ uint64_t source_scratch_bytes(const struct source *s);
 
 /* All reads are done: remove exports, snapshot nodes, jobs and scratch. */
 int source_release(struct source *s, struct err *err);
+
+/* A partial point of this instant is durable: when the run ends without a whole
+ * one, source_settle() keeps the new bitmaps and those of this run's bases. */
+void source_keep(struct source *s);
 
 /* committed: remove the old bitmaps (all of this repository on these disks but
  * the new ones).  Not committed: remove the new ones.  -1: a bitmap is left

@@ -38,6 +38,7 @@ struct capture_disk {
     size_t disk;              /* index in the inventory */
     char *base;               /* bitmap name, or NULL */
     char *fresh;              /* bitmap name */
+    char *rest;               /* bitmap name, or NULL */
     char dirty[NAME_MAX_LEN]; /* temporary bitmap */
     char job[NAME_MAX_LEN];
     char filter[NAME_MAX_LEN];
@@ -52,6 +53,8 @@ struct capture_disk {
     bool ended;  /* nothing of it stands in QEMU any more */
     bool failed; /* its scratch could not take a guest's old data */
     char context[64];
+    char older[NAME_MAX_LEN]; /* temporary bitmap: copy of `rest` */
+    char rest_context[64];
     char *path; /* scratch file */
     bool persistent;
 };
@@ -65,8 +68,21 @@ struct capture {
     bool taken;               /* the transaction happened */
     bool broken;              /* the instant is lost; see broken_why */
     bool scratch_stop;        /* our scratch stopped the guest */
+    bool keep;                /* a partial point needs the new bitmaps */
     char broken_why[256];
 };
+
+/* What a dead run has left, as its journal says. */
+struct standing_disk {
+    struct source_want want; /* borrows from the journal */
+    uint64_t canaries[8];
+};
+struct standing {
+    struct jv *capture, *instant;
+    struct standing_disk *v;
+    size_t n;
+};
+void standing_done(struct standing *st);
 
 struct source {
     struct address at;
@@ -87,6 +103,8 @@ struct source {
     bool dirty;        /* something of ours may be left in QEMU */
     bool maybe_frozen; /* no thaw was confirmed */
     struct capture cap;
+    struct standing standing;
+    bool hold; /* the capture outlives this source */
 };
 
 /* Look at QEMU again: nodes, disks, iothreads. */
@@ -96,6 +114,18 @@ int source_look(struct source *s, struct err *err);
  * and reports the first. */
 int capture_end(struct source *s, struct err *err);
 void capture_done(struct capture *c);
+
+/* Names of everything that run `run` has for its disk number `no`. */
+int capture_name_disk(struct source *s, const char *run, struct capture_disk *d,
+                      size_t no, const struct source_want *want,
+                      const char *repo_id, struct err *err);
+void capture_got(const struct capture *c, const struct capture_disk *d,
+                 enum rung rung, struct source_got *ret);
+/* Write down what is about to be captured, and that it was. */
+int capture_note(struct source *s, const char *repo_id,
+                 const struct source_want *want, size_t n, struct err *err);
+int capture_note_instant(struct source *s, const struct source_instant *in,
+                         struct err *err);
 
 /* Event handler of the QMP connection while a capture stands. */
 void capture_event(void *arg, const char *name, const struct jv *data);

@@ -38,6 +38,20 @@ source_tracking(const struct source *s, size_t disk, const char *repo_id,
     return TRACKING_OK;
 }
 
+int
+source_forget(struct source *s, size_t disk, const char *repo_id,
+              const char *generation, struct err *err)
+{
+    char name[BITMAP_NAME_MAX];
+
+    bitmap_prefix(repo_id, name);
+    (void)strncat(name, generation, sizeof name - strlen(name) - 1);
+    return source_qmp(
+        s, "block-dirty-bitmap-remove",
+        jv_build("{s:s, s:s}", "node", s->inv.disks[disk].node, "name", name),
+        err);
+}
+
 bool
 source_has_bitmaps(const struct source *s, size_t disk, const char *repo_id)
 {

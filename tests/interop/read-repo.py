@@ -331,7 +331,8 @@ class Repository:
             self.segments.append(tables)
 
     def living(self):
-        return [p for i, p in self.points.items() if i not in self.forgotten]
+        return [p for i, p in self.points.items()
+                if i not in self.forgotten and not p.get("partial")]    # 10.3
 
     def open_segments(self, payload, gone_index):                   # 7
         for part in payload["index"]:
@@ -537,8 +538,7 @@ def main(argv):
         problems = list(r.problems())
         check(not problems, "; ".join(problems))
         return
-    check(argv[2] not in r.forgotten and argv[2] in r.points, "no point",
-          argv[2])
+    check(argv[2] in (p["id"] for p in r.living()), "no point", argv[2])
     p = r.points[argv[2]]
     if argv[3] == "--config":
         blob = r.fetch(BLOB, bytes.fromhex(p["config"]), p["config_len"])

@@ -46,6 +46,9 @@ struct actor {
     uint64_t beat_ns;
     unsigned n_beats;
     void *pending; /* what its commit object will mean */
+    /* of the session before a checkpoint, until it is removed */
+    char old_sid[33];
+    unsigned old_beats;
 };
 
 /* How rough a run is; all by the seed. */

@@ -69,8 +69,11 @@ note_put(void *arg, struct actor *a, const struct object *o)
     struct shadow *s = arg;
     struct shadow_point *sp;
 
-    if (strncmp(o->key, "commit/", 7) == 0 && a != NULL && a->pending != NULL &&
-        strncmp(o->key + 7, a->sid, 32) == 0 && o->len > COMMIT_AT_TYPE + 4 &&
+    const struct pending *pending = a != NULL ? a->pending : NULL;
+
+    if (strncmp(o->key, "commit/", 7) == 0 && pending != NULL &&
+        strncmp(o->key + 7, pending->sid, 32) == 0 &&
+        o->len > COMMIT_AT_TYPE + 4 &&
         get_le32(o->data + COMMIT_AT_TYPE) == COMMIT_COMMIT)
         add_point(s, o->key + 7, a->pending);
     if (strncmp(o->key, "forget/", 7) == 0) {
@@ -214,7 +217,7 @@ shadow_prove(struct shadow *s, const char *when)
     if (s->world->violation[0] != '\0')
         return;
     if (repo_open_store(world_store(s->world, NULL), &r, &why) < 0 ||
-        repo_points(r, NULL, &l, NULL, &why) < 0) {
+        repo_points_all(r, NULL, &l, NULL, &why) < 0) {
         world_violation(s->world, "%s: %s", when, why.msg);
         return;
     }

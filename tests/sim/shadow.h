@@ -31,6 +31,7 @@ struct shadow_point {
 
 /* What a writer is about to commit. */
 struct pending {
+    char sid[33]; /* of the session that commits it */
     unsigned machine;
     struct content content;
     bool created;

@@ -211,6 +211,10 @@ note_session(struct handle *h, const char *key)
 
     if (a == NULL || strncmp(key, "session/", 8) != 0 || strlen(key) != 40)
         return;
+    if (a->sid[0] != '\0') { /* a checkpoint registers before it commits */
+        (void)strcpy(a->old_sid, a->sid);
+        a->old_beats = a->n_beats;
+    }
     (void)strcpy(a->sid, key + 8);
     a->n_beats = 0;
     a->beat_ns = h->world->sched->now_ns + BEAT_EVERY;
@@ -339,6 +343,32 @@ op_unmap(void *impl, const uint8_t *data, size_t len)
     free((void *)(uintptr_t)data);
 }
 
+static void
+forget_beat(struct world *w, char sid[33], unsigned n)
+{
+    struct object *o;
+    char last[80];
+
+    (void)snprintf(last, sizeof last, "beat/%s.%u", sid, n);
+    o = find(w, last, false);
+    if (o != NULL)
+        o->state = OBJECT_GONE;
+    sid[0] = '\0';
+}
+
+static void
+note_session_end(struct handle *h, const char *key)
+{
+    struct actor *a = h->actor;
+
+    if (a == NULL || strncmp(key, "session/", 8) != 0)
+        return;
+    if (strcmp(key + 8, a->sid) == 0)
+        forget_beat(h->world, a->sid, a->n_beats);
+    else if (strcmp(key + 8, a->old_sid) == 0)
+        forget_beat(h->world, a->old_sid, a->old_beats);
+}
+
 static int
 op_delete(void *impl, const char *key, struct err *err)
 {
@@ -354,17 +384,7 @@ op_delete(void *impl, const char *key, struct err *err)
     o = find(h->world, key, false);
     if (o != NULL)
         o->state = OBJECT_REMOVED;
-    if (h->actor != NULL && strncmp(key, "session/", 8) == 0 &&
-        strcmp(key + 8, h->actor->sid) == 0) {
-        char last[80];
-
-        (void)snprintf(last, sizeof last, "beat/%s.%u", h->actor->sid,
-                       h->actor->n_beats);
-        o = find(h->world, last, false);
-        if (o != NULL)
-            o->state = OBJECT_GONE;
-        h->actor->sid[0] = '\0';
-    }
+    note_session_end(h, key);
     return f == FAULT_LOST ? failed(f, "delete", key, err) : 0;
 }
 

@@ -103,6 +103,14 @@ source_tracking(const struct source *s, size_t disk, const char *repo_id,
                : TRACKING_MISSING;
 }
 
+int
+source_forget(struct source *s, size_t disk, const char *repo_id,
+              const char *generation, struct err *err)
+{
+    fake.bitmaps[disk].generation[0] = '\0';
+    return 0;
+}
+
 bool
 source_has_bitmaps(const struct source *s, size_t disk, const char *repo_id)
 {
@@ -158,6 +166,12 @@ source_release(struct source *s, struct err *err)
                : 0;
 }
 
+void
+source_keep(struct source *s)
+{
+    fake.n_kept++;
+}
+
 int
 source_settle(struct source *s, bool committed, struct err *err)
 {
@@ -170,4 +184,23 @@ source_settle(struct source *s, bool committed, struct err *err)
         fake.bitmaps[i].state = TRACKING_OK;
     }
     return 0;
+}
+
+int
+source_standing(struct source *s, const char *repo_id,
+                const struct source_want **ret, size_t *ret_n, struct err *err)
+{
+    return err_set(err, ERR_NOT_FOUND, "no instant can be finished");
+}
+
+int
+source_adopt(struct source *s, struct source_got *got,
+             struct source_instant *ret, struct err *err)
+{
+    return err_set(err, ERR_NOT_FOUND, "no instant can be finished");
+}
+
+void
+source_hold(struct source *s)
+{
 }

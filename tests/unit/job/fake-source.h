@@ -30,6 +30,7 @@ struct fake {
     bool release_fails, settle_fails;
     /* what was called */
     unsigned n_begin, n_watch, n_release, n_settled, n_undone, n_close;
+    unsigned n_kept;
     char base[FAKE_MAX][33], generation[FAKE_MAX][33];
     uint64_t canaries[FAKE_MAX][FAKE_CANARIES]; /* of the last source_begin() */
     size_t n_canaries[FAKE_MAX];

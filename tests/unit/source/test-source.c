@@ -351,6 +351,41 @@ test_a_dead_run_is_found_and_swept(void)
     rundir_close(r, true);
 }
 
+/* Held, or killed: the next run can be that run, with all that it has. */
+static void
+test_a_held_run_is_adopted(void)
+{
+    struct rundir *r = NULL;
+    struct err e = ERR_INIT;
+    char id[RUN_ID_LEN + 1];
+    const char *dir;
+
+    CHECK_OK(rundir_open(area, "/qmp/held", &r, &e), &e);
+    CHECK_OK(rundir_note(r, "instant", "now", &e), &e);
+    CHECK_OK(rundir_sockets(r, geteuid(), getegid(), &dir, &e), &e);
+    CHECK_OK(rundir_scratch(r, area, geteuid(), &dir, &e), &e);
+    (void)snprintf(id, sizeof id, "%s", rundir_id(r));
+    rundir_hold(r);
+    rundir_close(r, false);
+    CHECK(exists("tidemark-", id, ""));
+    CHECK_OK(rundir_open(area, "/qmp/held", &r, &e), &e);
+    CHECK(strcmp(rundir_id(r), id) != 0);
+    CHECK_OK(rundir_adopt(r, &dir, &e), &e);
+    CHECK_STR(rundir_id(r), id);
+    CHECK(rundir_dead(r) == NULL && strstr(dir, id) != NULL);
+    rundir_hold(r);
+    rundir_close(r, false);
+    CHECK_OK(rundir_open(area, "/qmp/held", &r, &e), &e);
+    CHECK_STR(jv_get_str(rundir_dead(r), "instant"), "now");
+    CHECK_OK(rundir_adopt(r, &dir, &e), &e);
+    rundir_close(r, true);
+    CHECK(!exists("tidemark-", id, ""));
+    CHECK_OK(rundir_open(area, "/qmp/held", &r, &e), &e);
+    CHECK(rundir_dead(r) == NULL);
+    CHECK(rundir_adopt(r, &dir, &e) < 0);
+    rundir_close(r, true);
+}
+
 static void
 test_a_torn_journal_is_a_dead_run(void)
 {
@@ -401,6 +436,7 @@ main(int argc, char **argv)
         TEST(test_only_names_of_runs_are_ours),
         TEST(test_one_run_per_machine),
         TEST(test_a_dead_run_is_found_and_swept),
+        TEST(test_a_held_run_is_adopted),
         TEST(test_a_torn_journal_is_a_dead_run),
         TEST(test_a_run_directory_of_others_is_refused),
     };
