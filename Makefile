@@ -5,7 +5,7 @@
 BUILD = build
 
 .PHONY: all demo check check-asan check-tsan check-valgrind quick bench fuzz \
-	install clean
+	soak install clean
 
 all: $(BUILD)/build.ninja
 	@meson compile -C $(BUILD)
@@ -37,6 +37,11 @@ bench: all
 # libFuzzer on every target, FUZZ_SECONDS each (default 60)
 fuzz:
 	@tools/fuzz
+
+# guest, QEMU, bitmaps and backups in every order, against a model (default: half
+# an hour: SOAK_MINUTES); SOAK="--seed 7" repeats a run
+soak: all
+	@tests/func/run track --minutes $(or $(SOAK_MINUTES),30) $(SOAK)
 
 install: all
 	@meson install -C $(BUILD)
