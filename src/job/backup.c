@@ -387,6 +387,7 @@ copy_disks(struct backup *b, struct err *err)
         b->copy[i].socket = b->got[i].socket;
         b->copy[i].export_name = b->got[i].export_name;
         b->copy[i].dirty_context = b->got[i].dirty_context;
+        b->copy[i].grain = b->got[i].grain;
         if ((b->plan.v[i].base != NULL) != (b->got[i].dirty_context != NULL))
             return err_set(err, ERR_PROTOCOL,
                            "disk '%s': its export does not say what changed",

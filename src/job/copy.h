@@ -32,6 +32,7 @@ struct copy_disk {
     const char *socket;
     const char *export_name;
     const char *dirty_context; /* NULL: read everything */
+    unsigned grain;            /* see nbd_reader_opts */
     uint64_t size;
     struct map_reader *base; /* to compare chunks with, or NULL; lent to the
                                 reader thread */

@@ -297,7 +297,8 @@ open_export(struct lane *l, struct err *err)
         .dirty_context = l->disk->dirty_context,
         .connections = l->disk->dirty_context == NULL ? 4 : 2,
         .in_flight = l->copy->in_flight,
-        .timeout_ms = l->copy->opts->timeout_ms};
+        .timeout_ms = l->copy->opts->timeout_ms,
+        .grain = l->disk->grain};
     struct nbd_reader *nbd;
 
     if (check_reads(l, nbd_reader_open(&opts, &nbd, err), err) < 0)

@@ -56,6 +56,7 @@ struct nbd_reader {
     struct err dead; /* code is not ERR_NONE: dead */
 
     struct read_slot *slots;
+    unsigned grain;     /* see nbd_reader_opts */
     unsigned in_flight; /* number of slots */
     unsigned n_busy;    /* not FREE */
     unsigned n_finished;

@@ -33,6 +33,10 @@ struct nbd_reader_opts {
     unsigned connections; /* for reads; 1 if the server has no multi-conn */
     unsigned in_flight;   /* reads at once over all connections */
     unsigned timeout_ms;
+    /* Bytes, a power of two; 0: the server is right.  A server that says "zero"
+     * wrongly of requests that cross multiples of it: no request does, and
+     * nbd_reader_zero() finds nothing zero. */
+    unsigned grain;
 };
 
 /* Connect and negotiate.  Fails when base:allocation or the dirty context is

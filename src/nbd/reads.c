@@ -67,6 +67,8 @@ piece_buffer(struct nbd_reader *r, struct read_slot *s)
 
     if (to - from > r->cs.block_max)
         to = from + r->cs.block_max;
+    if (r->grain > 0 && to > nbd_align_down(from, r->grain) + r->grain)
+        to = nbd_align_down(from, r->grain) + r->grain;
     s->piece_off = from;
     s->piece_len = (size_t)(to - from);
     s->seen = 0;

@@ -2,6 +2,7 @@
  * that a sparse disk of 1 TiB is some hundred round trips. */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <libnbd.h>
@@ -159,10 +160,26 @@ nbd_reader_dirty(struct nbd_reader *r, uint64_t off, uint64_t len,
                    ret, err);
 }
 
+static int
+nothing_zero(uint64_t off, uint64_t len, struct nbd_extents *ret,
+             struct err *err)
+{
+    struct nbd_extent *e = malloc(sizeof *e);
+
+    if (e == NULL)
+        return err_set_errno(err, ENOMEM, "list of extents");
+    *e = (struct nbd_extent){.off = off, .len = len};
+    nbd_extents_done(ret);
+    *ret = (struct nbd_extents){.v = e, .n = 1, .cap = 1};
+    return 0;
+}
+
 int
 nbd_reader_zero(struct nbd_reader *r, uint64_t off, uint64_t len,
                 struct nbd_extents *ret, struct err *err)
 {
+    if (r->grain > 0)
+        return nothing_zero(off, len, ret, err);
     return extents(r, r->alloc, LIBNBD_CONTEXT_BASE_ALLOCATION, NBD_EXTENT_ZERO,
                    off, len, ret, err);
 }

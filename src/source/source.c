@@ -43,6 +43,7 @@ probe_features(struct source *s)
     f->on_cbw_error = qmp_schema_has(sc, "blockdev-backup", "on-cbw-error");
     f->block_graph = qmp_schema_command(sc, "x-debug-query-block-graph");
     f->iothread_nbd_safe = !qmp_older(s->qmp, 9, 0, 0);
+    f->snapshot_status = !qmp_older(s->qmp, 8, 0, 0);
 }
 
 /* Does the device or the controller it hangs on have an iothread?  1, 0, or -1

@@ -114,8 +114,10 @@ struct source_got {
     const char *socket; /* NBD Unix socket */
     const char *export_name;
     const char *dirty_context; /* NULL without base */
-    bool persistent;           /* of the new bitmap */
-    bool tracked;              /* false: no new bitmap could be added */
+    unsigned grain; /* not 0: zero status of the export is wrong for ranges that
+                       cross multiples of it */
+    bool persistent; /* of the new bitmap */
+    bool tracked;    /* false: no new bitmap could be added */
 };
 
 struct source_instant {

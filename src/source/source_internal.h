@@ -26,6 +26,7 @@ struct features {
     bool on_cbw_error;       /* blockdev-backup on-cbw-error, 10.1 */
     bool block_graph;        /* x-debug-query-block-graph */
     bool iothread_nbd_safe;  /* 9.0 */
+    bool snapshot_status;    /* block status of snapshot-access is right, 8.0 */
 };
 
 /* Pure: the rung for these features; `iothread_disk` names a disk with an
