@@ -472,6 +472,7 @@ copy_disks(struct backup *b, struct err *err)
         b->copy[i].export_name = b->got[i].export_name;
         b->copy[i].scratch = b->got[i].scratch;
         b->copy[i].dirty_context = b->got[i].dirty_context;
+        b->copy[i].grain = b->got[i].grain;
         if (!b->copy[i].same &&
             (b->plan.v[i].base != NULL) != (b->got[i].dirty_context != NULL))
             return err_set(err, ERR_PROTOCOL,

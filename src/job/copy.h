@@ -35,6 +35,7 @@ struct copy_disk {
     const char *export_name;
     const char *dirty_context; /* NULL: read everything */
     const char *scratch;       /* of struct source_got, or NULL */
+    unsigned grain;            /* see nbd_reader_opts */
     uint64_t size;
     struct map_reader *base; /* to compare chunks with, or NULL; lent to the
                                 reader thread */

@@ -438,7 +438,8 @@ open_export(struct lane *l, const char *context, struct err *err)
                                          .connections = context == NULL ? 4 : 2,
                                          .in_flight = l->copy->in_flight,
                                          .timeout_ms =
-                                             l->copy->opts->timeout_ms};
+                                             l->copy->opts->timeout_ms,
+                                         .grain = l->disk->grain};
     struct nbd_reader *nbd;
 
     if (check_reads(l, nbd_reader_open(&opts, &nbd, err), err) < 0)

@@ -45,9 +45,6 @@ struct read_slot {
     size_t piece_len;
     size_t seen;     /* bytes of it that the server covered */
     uint8_t *bounce; /* holds an unaligned piece, or NULL */
-    bool holes;      /* the server says that some of it is zero */
-
-    uint64_t doubt_end; /* up to here pieces are one grain, see reads.c */
 
     int error;
 };
@@ -59,6 +56,7 @@ struct nbd_reader {
     struct err dead; /* code is not ERR_NONE: dead */
 
     struct read_slot *slots;
+    unsigned grain;     /* see nbd_reader_opts */
     unsigned in_flight; /* number of slots */
     unsigned n_busy;    /* not FREE */
     unsigned n_finished;

@@ -101,6 +101,7 @@ set_up(struct nbd_reader *r, const struct nbd_reader_opts *o, struct err *err)
     if (r->slots == NULL || (o->dirty_context && r->dirty_context == NULL))
         return err_set(err, ERR_SYSTEM, "no memory for an NBD reader");
     r->in_flight = o->in_flight;
+    r->grain = o->grain;
     r->cs.cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (r->cs.cancel_fd < 0)
         return err_set_errno(err, errno, "eventfd");

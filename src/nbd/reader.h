@@ -33,6 +33,9 @@ struct nbd_reader_opts {
     unsigned connections; /* for reads; 1 if the server has no multi-conn */
     unsigned in_flight;   /* reads at once over all connections */
     unsigned timeout_ms;
+    /* Bytes, a power of two, or 0: no request to read crosses a multiple of it,
+     * because the server answers such wrongly. */
+    unsigned grain;
 };
 
 /* Connect and negotiate.  Fails when base:allocation or the dirty context is

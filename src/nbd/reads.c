@@ -7,24 +7,6 @@
 
 #include "reader-int.h"
 
-/* QEMU cuts the answer to a read along the block status of the node and sends
- * what is zero as a hole.  For a range that begins in what a copy-before-write
- * filter has saved and ends in what it has not, that status is of the live disk
- * (QEMU 7.2.22: hbitmap_status()), so zeroes that the guest wrote after the
- * instant come as holes.  Saving is done in clusters of 64 KiB or a multiple: a
- * request inside one is answered right.  Therefore a piece with holes is read
- * again, grain by grain.  NBD_CMD_FLAG_DF would not help: then the data is of
- * the live disk. */
-#define GRAIN 65536u
-
-static uint64_t
-grain_end(const struct nbd_reader *r, uint64_t off)
-{
-    uint32_t grain = r->cs.block_min > GRAIN ? r->cs.block_min : GRAIN;
-
-    return nbd_align_down(off, grain) + grain;
-}
-
 static int
 on_chunk(void *arg, const void *data, size_t len, uint64_t off, unsigned status,
          int *error)
@@ -33,7 +15,6 @@ on_chunk(void *arg, const void *data, size_t len, uint64_t off, unsigned status,
 
     if (*error == 0 && status != LIBNBD_READ_ERROR)
         s->seen += len;
-    s->holes |= status == LIBNBD_READ_HOLE;
     return 0;
 }
 
@@ -86,12 +67,11 @@ piece_buffer(struct nbd_reader *r, struct read_slot *s)
 
     if (to - from > r->cs.block_max)
         to = from + r->cs.block_max;
-    if (s->off < s->doubt_end && to > grain_end(r, from))
-        to = grain_end(r, from);
+    if (r->grain > 0 && to > nbd_align_down(from, r->grain) + r->grain)
+        to = nbd_align_down(from, r->grain) + r->grain;
     s->piece_off = from;
     s->piece_len = (size_t)(to - from);
     s->seen = 0;
-    s->holes = false;
     if (from == s->off && to <= s->end)
         return s->buf;
     s->bounce = malloc(s->piece_len);
@@ -142,21 +122,6 @@ take_piece(struct read_slot *s)
     s->off += n;
 }
 
-/* The answer to a piece without error: keep it, or ask once more. */
-static void
-judge_piece(const struct nbd_reader *r, struct read_slot *s)
-{
-    uint64_t end = s->piece_off + s->piece_len;
-
-    if (!s->holes || end <= grain_end(r, s->piece_off)) {
-        take_piece(s);
-        return;
-    }
-    s->doubt_end = end;
-    free(s->bounce);
-    s->bounce = NULL;
-}
-
 void
 reader_reap(struct nbd_reader *r)
 {
@@ -166,7 +131,7 @@ reader_reap(struct nbd_reader *r)
         if (s->state != SLOT_ANSWERED)
             continue;
         if (s->error == 0)
-            judge_piece(r, s);
+            take_piece(s);
         if (s->error != 0 || s->off == s->end)
             finish(r, s);
         else

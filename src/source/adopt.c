@@ -414,7 +414,7 @@ source_adopt(struct source *s, struct source_got *got,
     c->scratch_reserve = avail / 8 < RESERVE_MAX ? avail / 8 : RESERVE_MAX;
     for (size_t i = 0; i < c->n; i++) {
         c->v[i].persistent = is_true(persistent, i);
-        capture_got(c, &c->v[i], s->rung, &got[i]);
+        capture_got(s, &c->v[i], &got[i]);
     }
     return 0;
 }

@@ -45,6 +45,7 @@ probe_features(struct source *s)
     f->iothread_nbd_safe = !qmp_older(s->qmp, 9, 0, 0);
     f->latency_histogram =
         qmp_schema_command(sc, "block-latency-histogram-set");
+    f->snapshot_status = !qmp_older(s->qmp, 8, 0, 0);
 }
 
 /* Does the device or the controller it hangs on have an iothread?  1, 0, or -1

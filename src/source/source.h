@@ -150,9 +150,10 @@ struct source_got {
     bool tracked;              /* false: no new bitmap could be added */
     const char *rest_context;  /* NULL without rest */
     /* Raw file with what the guest has overwritten since the instant, at its own
-     * offsets, or NULL.  "Zero" in the export's status is not to be believed
-     * there: QEMU (seen with 7.2.22) answers with that of the live disk. */
+     * offsets, or NULL.  With a grain "zero" in the export's status is not to be
+     * believed there: it may be that of the live disk. */
     const char *scratch;
+    unsigned grain; /* not 0: no read may cross a multiple of it */
 };
 
 struct source_instant {

@@ -29,6 +29,7 @@ struct features {
     bool block_graph;        /* x-debug-query-block-graph */
     bool iothread_nbd_safe;  /* 9.0 */
     bool latency_histogram;  /* block-latency-histogram-set, 4.0 */
+    bool snapshot_status;    /* block status of snapshot-access is right, 8.0 */
 };
 
 /* Pure: the rung for these features; `iothread_disk` names a disk with an
@@ -152,8 +153,8 @@ void capture_done(struct capture *c);
 int capture_name_disk(struct source *s, const char *run, struct capture_disk *d,
                       size_t no, const struct source_want *want,
                       const char *repo_id, struct err *err);
-void capture_got(const struct capture *c, const struct capture_disk *d,
-                 enum rung rung, struct source_got *ret);
+void capture_got(const struct source *s, const struct capture_disk *d,
+                 struct source_got *ret);
 /* Write down what is about to be captured, and that it was. */
 int capture_note(struct source *s, const char *repo_id,
                  const struct source_want *want, size_t n, struct err *err);

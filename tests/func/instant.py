@@ -2,7 +2,7 @@
 """What a guest writes after the instant stays out of the point.
 
 QEMU 7.2 tells the block status of the live disk for what it has saved, so
-zeroes that were written meanwhile are the hard case (src/nbd/reads.c).
+zeroes that were written meanwhile are the hard case (source_got.grain).
 """
 
 import os
