@@ -462,6 +462,7 @@ prepare(struct source *s, const char *repo_id, const struct source_want *want,
 static int
 begin(struct source *s, struct source_instant *ret, struct err *err)
 {
+    struct err why = ERR_INIT;
     bool frozen;
     int r;
 
@@ -469,10 +470,13 @@ begin(struct source *s, struct source_instant *ret, struct err *err)
         thaw(s, ret);
         return -1;
     }
-    r = take_instant(s, ret, err);
+    r = take_instant(s, ret, &why);
     thaw(s, ret);
-    if (r < 0)
+    /* Where both fail, what somebody did is why QEMU refused. */
+    if (still_check(s, err) < 0)
         return -1;
+    if (r < 0)
+        return err_copy(err, &why);
     if (frozen && !ret->filesystem && s->opts.quiesce == QUIESCE_REQUIRE)
         return err_set(err, ERR_TIMEOUT,
                        "the guest was not frozen across the instant: %s",

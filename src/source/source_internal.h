@@ -172,6 +172,9 @@ int paint_disk(struct source *s, struct capture_disk *d, const uint64_t *blocks,
 size_t histograms_remove(struct source *s);
 /* The same, only when this run has set any. */
 void histograms_end(struct source *s);
+/* The instant stands (or could not be taken): -1 when a disk of the capture is
+ * not any more what the last look saw; the words say what somebody did. */
+int still_check(struct source *s, struct err *err);
 
 /* "tidemark-<16 digits of repo>-" */
 void bitmap_prefix(const char *repo_id, char out[BITMAP_NAME_MAX]);
