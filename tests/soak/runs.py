@@ -214,9 +214,11 @@ class Backups:
         if left:
             raise Broken("left in scratch: %s" % left)
 
-    def quiet(self, repo, args, env=None, lo=None, codes=(OK, WARNING)):
+    def quiet(self, repo, args, env=None, lo=None, codes=(OK, WARNING),
+              first=()):
         """A backup that nobody disturbs has to commit.  A run that was killed
-        may have a guard that still ends."""
+        may have a guard that still ends.  `first`: the arguments of the run
+        that this one finishes."""
         model = self.w.model
 
         def attempt():
@@ -229,6 +231,7 @@ class Backups:
         if got is None:
             raise Broken("the machine stays locked")
         r, at = got
+        args = [*args, *first]
         done = self.judge(repo, args, r, codes, at, model.now)
         if done:
             self.check_clean(repo, args)

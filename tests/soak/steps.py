@@ -332,10 +332,9 @@ class Steps:
 
     def resume(self, repo, lo, args):
         """The instant of the dead run, when it had come to one."""
-        without = [x for name in sorted(self.backups.excluded(args))
-                   for x in ("--exclude", name)]
-        r = self.backups.quiet(repo, ["--repo", self.w.repos[repo], "--resume",
-                                      *without], lo=lo, codes=(*SURE, FAILED))
+        r = self.backups.quiet(repo, ["--repo", self.w.repos[repo],
+                                      "--resume"], lo=lo, first=args,
+                               codes=(*SURE, FAILED))
         if r.code == FAILED and "no instant can be finished" not in r.err:
             raise Broken("a resume that fails: %s" % r)
 

@@ -256,21 +256,27 @@ class World:
 
     def run_job(self, d, id, ready, command, meanwhile=lambda: None, **args):
         """Start a block job, wait until it is ready (or done), do something,
-        complete it.  False: QEMU refused."""
+        complete it.  False: QEMU refused, or it failed."""
+        self.vm.qmp.events.clear()
         if not self.try_qmp(command, job_id=id, **args):
             return False
 
-        def mine(data):
-            return data.get("device") == id
-        if ready:
-            self.vm.qmp.wait("BLOCK_JOB_READY", mine, 60)
+        def told(event):
+            self.vm.qmp.call("query-block-jobs")  # takes what has come
+            return any(e["event"] == event and e["data"].get("device") == id
+                       for e in self.vm.qmp.events)
+        soon("a job", lambda: ready and told("BLOCK_JOB_READY")
+             or told("BLOCK_JOB_COMPLETED"))
         meanwhile()
-        if ready:
+        if ready and not told("BLOCK_JOB_COMPLETED"):
             self.vm.qmp.call("block-job-complete", device=id)
-        end = self.vm.qmp.wait("BLOCK_JOB_COMPLETED", mine, 60)
+        if not soon("its end", lambda: told("BLOCK_JOB_COMPLETED")):
+            raise Broken("job %s does not end" % command)
+        end = [e["data"] for e in self.vm.qmp.events
+               if e["event"] == "BLOCK_JOB_COMPLETED"][-1]
         if "error" in end:
-            raise Broken("job %s: %s" % (command, end["error"]))
-        return True
+            self.say("job %s: %s" % (command, end["error"]))
+        return "error" not in end
 
     # -- bitmaps -------------------------------------------------------------
 
