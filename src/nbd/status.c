@@ -170,7 +170,7 @@ nothing_zero(uint64_t off, uint64_t len, struct nbd_extents *ret,
         return err_set_errno(err, ENOMEM, "list of extents");
     *e = (struct nbd_extent){.off = off, .len = len};
     nbd_extents_done(ret);
-    *ret = (struct nbd_extents){.v = e, .n = 1, .cap = 1};
+    *ret = (struct nbd_extents){.v = e, .n = len > 0, .cap = 1};
     return 0;
 }
 
