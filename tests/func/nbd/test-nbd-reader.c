@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "bytes.h"
 #include "cleanup.h"
@@ -321,6 +322,47 @@ test_extents_of_a_sparse_disk(void)
     server_stop(&s);
 }
 
+/* The log of nbdkit shows what it was asked. */
+static void
+test_with_a_grain_no_request_crosses_it(void)
+{
+    struct server s = {0};
+    struct nbd_reader_opts o;
+    struct nbd_reader *r;
+    char words[256], log[128], line[512];
+    unsigned n = 0;
+    FILE *f;
+
+    (void)snprintf(log, sizeof log, "/tmp/tm-nbd-log-%d", (int)getpid());
+    (void)snprintf(words, sizeof words,
+                   "--filter=log pattern 1000001 logfile=%s", log);
+    server_nbdkit(&s, words);
+    o = opts_for(&s);
+    o.grain = 65536;
+    r = open_reader(&o);
+    read_all(r, 100003);
+    read_all(r, 1 << 20);
+    nbd_reader_close(r);
+    server_stop(&s);
+    f = fopen(log, "re");
+    CHECK(f != NULL);
+    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+        const char *p = strstr(line, " Read id=");
+        uint64_t off, len;
+
+        if (p == NULL ||
+            sscanf(p, " Read id=%*u offset=0x%" SCNx64 " count=0x%" SCNx64,
+                   &off, &len) != 2)
+            continue;
+        n++;
+        CHECK(len > 0 && off / 65536 == (off + len - 1) / 65536);
+    }
+    CHECK(n >= 2 * 16);
+    if (f != NULL)
+        (void)fclose(f);
+    (void)unlink(log);
+}
+
 static void
 test_no_extents_means_all_is_data(void)
 {
@@ -421,6 +463,7 @@ main(int argc, char **argv)
         TEST(test_slow_progress_renews_the_deadline),
         TEST(test_overlapping_reads_follow_each_other),
         TEST(test_extents_of_a_sparse_disk),
+        TEST(test_with_a_grain_no_request_crosses_it),
         TEST(test_no_extents_means_all_is_data),
         TEST(test_contexts_must_be_granted),
         TEST(test_requests_off_the_disk_are_refused),
