@@ -199,11 +199,14 @@ class Backups:
             self.ledger.committed(repo, p, digests)
         return bool(new)
 
-    def check_clean(self, repo=None, args=()):
+    def check_clean(self, repo=None, args=(), before=()):
         """`repo` has a new point.  A dead run into another repository may have
-        left bitmaps there: it knows what became of its point."""
+        left bitmaps there: it knows what became of its point.  `before`: what
+        such a run had left when one began that failed, perhaps too early to
+        take it away."""
         left = [x for x in self.w.vm.leftovers()
-                if not x.startswith(("bitmaps of", *OTHERS))]
+                if not x.startswith(("bitmaps of", *OTHERS))
+                and x not in before]
         for d in self.w.disks:
             ours = self.w.our_bitmaps(d, repo) if repo else []
             if len(ours) > 1 and d.name not in self.excluded(args):
@@ -211,7 +214,7 @@ class Backups:
         if left:
             raise Broken("left in QEMU: %s" % left)
         left = os.listdir(self.w.tm.scratch)
-        if left:
+        if left and not before:
             raise Broken("left in scratch: %s" % left)
 
     def quiet(self, repo, args, env=None, lo=None, codes=(OK, WARNING),

@@ -353,9 +353,10 @@ class Steps:
             self.after(rng, *got)
 
     def step_backup_interrupted(self, rng):
+        before = self.w.vm.leftovers()
         got = self.killed_run(rng, signal.SIGINT,
                               (*SURE, INTERRUPTED, -signal.SIGINT))
-        self.backups.check_clean()
+        self.backups.check_clean(before=before)
         self.after(rng, *got)
 
     def step_backup_twice(self, rng):
@@ -408,6 +409,7 @@ class Steps:
     def step_backup_repo_full(self, rng):
         if not self.w.mounted:
             return
+        before = self.w.vm.leftovers()
         ballast = os.path.dirname(self.w.repos["B"]) + "/ballast"
         vfs = os.statvfs(os.path.dirname(ballast))
         room = vfs.f_bavail * vfs.f_frsize - rng.choice([0, 8 * K, 64 * K,
@@ -422,7 +424,7 @@ class Steps:
                                lo)
             if r.code not in SURE and "space" not in r.err.lower():
                 raise Broken("a full repository is not named: %s" % r)
-            self.backups.check_clean()
+            self.backups.check_clean(before=before)
         finally:
             os.unlink(ballast)
         self.backups.quiet("B", args)
