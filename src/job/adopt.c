@@ -127,6 +127,7 @@ adopt_choose(struct backup *b, struct err *err)
         return err_set(err, ERR_NOT_FOUND,
                        "the run that was cut off had committed its point; run "
                        "a backup without --resume");
+    b->plan.points = &b->points;
     b->plan.v = calloc(n, sizeof *b->plan.v);
     b->adopted = calloc(n, sizeof *b->adopted);
     if (b->plan.v == NULL || b->adopted == NULL)

@@ -335,10 +335,13 @@ planned(const struct plan *p, const struct source_disk *d)
 const char *
 plan_base_id(const struct plan *p, size_t i)
 {
+    const struct plan_disk *d = &p->v[i];
+    const struct point_disk *base =
+        d->resumed != NULL ? d->plain.base : d->base;
     const struct point_list *l = p->points;
 
-    for (size_t k = 0; p->v[i].base != NULL && k < l->n; k++)
-        if (point_disk(l->v[k], p->v[i].base->name) == p->v[i].base)
+    for (size_t k = 0; base != NULL && k < l->n; k++)
+        if (point_disk(l->v[k], base->name) == base)
             return l->v[k]->id;
     return "";
 }
