@@ -96,14 +96,14 @@ class Writing(threading.Thread):
 
 
 def busy_lab(**kw):
-    """A disk of 400 operations of 64 KiB a second, reads and writes together,
+    """A disk of 200 operations of 64 KiB a second, reads and writes together,
     and somebody who writes to it."""
     dir = tap.tempdir("busy")
     path = images.make(dir + "/vda.raw", "raw", 48 * MIB)
     disk = Disk("vda", path, "raw", file="driver=throttle,throttle-group=g,"
                 "file.driver=file,file.filename=" + path)
     third = check_path(dir + "/third.sock")
-    lab = Lab([disk], ["-object", "throttle-group,id=g,x-iops-total=400,"
+    lab = Lab([disk], ["-object", "throttle-group,id=g,x-iops-total=200,"
                        "x-iops-size=65536", "-qmp",
                        "unix:%s,server=on,wait=off" % third], **kw)
     lab.vm.io("vda", "write -P 0x11 0 48M")

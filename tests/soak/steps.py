@@ -137,6 +137,14 @@ class Steps:
             d.chain = d.chain[:to + 1]
             d.node = base
             self.ledger.happened("commit", [d.name])
+            self.grown(d)
+
+    def grown(self, d):
+        """A base that is larger than what was committed to it stays so."""
+        self.w.vm.io(d.name, "flush")
+        data = self.w.content(d, share=True)
+        if len(data) > len(self.w.model.disks[d.name]):
+            self.w.model.reset(d.name, data)
 
     def step_stream(self, rng):
         d = rng.choice(self.w.disks)
