@@ -46,14 +46,19 @@ wait_connect(struct daemon *d, struct qmp **ret, struct err *err)
 
         if (qmp_connect(d->path, CONNECT_MS, ret, &why) == 0)
             return 0;
-        if (why.code != ERR_SYSTEM ||
-            (why.sys != ENOENT && why.sys != ECONNREFUSED))
+        /* Who connects before the monitor is complete is greeted once more in
+         * the middle of the first command; the next connection is not. */
+        if (why.code != ERR_PROTOCOL &&
+            (why.code != ERR_SYSTEM ||
+             (why.sys != ENOENT && why.sys != ECONNREFUSED)))
             return err_copy(err, &why);
         if (child_ended(&d->child, POLL_MS)) {
             if (child_wait(&d->child, 0, err) == 0)
                 (void)err_set(err, ERR_CLOSED, "it ended at once");
             return -1;
         }
+        if (deadline_left(until) == 0 && why.code == ERR_PROTOCOL)
+            return err_copy(err, &why);
         if (deadline_left(until) == 0)
             return err_set(err, ERR_TIMEOUT,
                            "it did not open its socket within %u s",
