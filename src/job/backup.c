@@ -559,10 +559,9 @@ static void
 hold(struct backup *b, const struct err *why)
 {
     if (!b->opts->hold || !b->taken || b->released ||
-        why->side != ERR_SIDE_REPO)
+        why->side != ERR_SIDE_REPO || !source_hold(b->source))
         return;
     b->taken = false;
-    source_hold(b->source);
     hooks_event(b->hooks,
                 jv_build("{s:s, s:s}", "event", "warning", "message",
                          "the instant is held in QEMU for 'backup --resume'; "

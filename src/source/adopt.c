@@ -346,6 +346,8 @@ source_standing(struct source *s, const char *repo_id,
     CLEANUP_FREE struct source_want *v = NULL;
     uint64_t rung = RUNG_NONE;
 
+    if (s->off != NULL)
+        return no(err, "the machine is off");
     if (read_journal(s, repo_id, err) < 0 || name_capture(s, repo_id, err) < 0)
         return -1;
     if (!jv_get_uint(s->standing.capture, "rung", &rung) ||
@@ -419,11 +421,12 @@ source_adopt(struct source *s, struct source_got *got,
     return 0;
 }
 
-void
+bool
 source_hold(struct source *s)
 {
-    if (!s->dirty || s->cap.broken)
-        return;
+    if (!s->dirty || s->cap.broken || s->off != NULL)
+        return false;
     s->hold = true;
     rundir_hold(s->run);
+    return true;
 }

@@ -185,8 +185,9 @@ int source_standing(struct source *s, const char *repo_id,
 int source_adopt(struct source *s, struct source_got *got,
                  struct source_instant *ret, struct err *err);
 /* source_close() leaves the instant in QEMU for a later source_standing().  Nobody
- * watches its scratch space meanwhile. */
-void source_hold(struct source *s);
+ * watches its scratch space meanwhile.  False: it cannot, it is broken or of a
+ * machine that is off. */
+bool source_hold(struct source *s);
 
 /* Look at QEMU for up to `timeout_ms`: events, scratch space.  -1: the point is
  * broken (scratch full, job ended, QEMU gone); the guest has been continued if
