@@ -159,6 +159,11 @@ resume_check(struct backup *b, size_t i, struct err *err)
     c->resumed = own;
     c->same = p->same;
     c->split = d->done;
+    /* Of this very instant nothing is read again, so it counts up to what the
+     * repository has lost of it. */
+    if (p->same && c->heal.n > 0 &&
+        c->heal.v[0].index * d->chunk_size < c->split)
+        c->split = c->heal.v[0].index * d->chunk_size;
     c->rest_context = rest ? got->rest_context : NULL;
     /* The older bitmap has recorded everything that the lost one should have. */
     if (!own)

@@ -590,6 +590,24 @@ def refusals():
     lab.verifies()
 
 
+@test("--resume: what the repository has lost meanwhile is read again")
+def same_and_lost():
+    for old in (False, True):
+        lab = slow_lab(full=not old)
+        if old:
+            lab.backup()
+            noise(lab, "vda", 0, SIZE)
+        refs = lab.reference()
+        before = set(images_of(lab.tm.repo)) if old else set()
+        event = cut(lab)
+        packs = set(images_of(lab.tm.repo)) - before
+        os.unlink(max(packs, key=os.path.getsize))
+        write_around(lab, event)
+        same_instant(lab, refs, "a pack lost")
+        lab.verifies()
+        lab.vm.quit()
+
+
 @test("--hold: the repository goes away, the instant waits for it")
 def hold():
     lab = slow_lab()
