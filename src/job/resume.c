@@ -15,6 +15,7 @@
 #include "job.h"
 #include "jv.h"
 #include "log.h"
+#include "why.h"
 
 #define CHECKPOINT_BYTES (4ull << 30)
 #define CHECKPOINT_MS (5ull * 60 * 1000)
@@ -51,7 +52,8 @@ choose_disk(const struct backup *b, struct plan_disk *p,
 {
     if (d == NULL || d->done == 0 || d->size != p->disk->size ||
         d->chunk_size != repo_chunk_size(b->repo) ||
-        !recording(b, p, d->generation))
+        !recording(b, p, d->generation) ||
+        why_distrust(d->source, p->disk->info) != WHY_INCREMENTAL)
         return;
     p->plain.base = p->base;
     p->plain.older = p->older;
@@ -280,6 +282,7 @@ partial_disk(const struct backup *b, size_t i, struct point_disk *d,
 
     d->size = c->size;
     d->chunk_size = repo_chunk_size(b->repo);
+    d->source = jv_ref(p->disk->info);
     /* Not to its end: the next run audits the same. */
     d->audit.round = p->base != NULL    ? p->base->audit.round
                      : p->older != NULL ? p->older->audit.round

@@ -415,6 +415,28 @@ def audited():
     lab.verifies()
 
 
+@test("a backing file was written before the next run: nothing is gone on from")
+def backing_written():
+    dir = tap.tempdir("based")
+    base = images.make(dir + "/base.qcow2", "qcow2", SIZE)
+    images.sh("qemu-io", "-f", "qcow2", "-c", "write -P 0x51 0 4M", base)
+    images.sh("qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F",
+              "qcow2", dir + "/vda.qcow2", str(SIZE))
+    disk, args = slow_disk("vda", dir + "/vda.qcow2", "qcow2", RATE)
+    lab = Lab([disk], args)
+    lab.tm.env["TIDEMARK_CHECKPOINT"] = "2097152,600000"
+    noise(lab, "vda", 2 * MiB, SIZE - 2 * MiB)
+    run, event = start(lab)
+    run.kill()
+    lab.vm.quit()
+    images.sh("qemu-io", "-f", "qcow2", "-c", "write -P 0x52 1M 64k", base)
+    lab.vm.start()
+    r = next_backup(lab)
+    check("resumed_bytes" not in r.disk("vda"), "nothing is gone on from", r)
+    lab.restores(r.point)
+    lab.verifies()
+
+
 # -- the same instant --------------------------------------------------------
 
 def wait_free(lab, *args, env=None):
