@@ -359,7 +359,7 @@ resume_checkpoint(void *arg, struct err *err)
         return -1;
     if (repo_session_checkpoint(b->session, p, err) < 0)
         return err_wrap(err, "checkpoint");
-    source_keep(b->source);
+    source_keep(b->source, true);
     forget_partials(b, "a later part of the run is durable");
     if (remember(b, p, err) < 0)
         return -1;
@@ -433,6 +433,13 @@ resume_last(struct backup *b)
     resume_tell(b);
     hooks_note(b->hooks, "what was copied is durable: the next backup goes on "
                          "from there");
+}
+
+void
+resume_distrust(struct backup *b)
+{
+    source_keep(b->source, false);
+    forget_partials(b, "a bitmap that it was read with had missed changes");
 }
 
 void

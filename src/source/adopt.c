@@ -255,7 +255,10 @@ disk_stands(const struct source *s, const struct capture_disk *d,
         qmp_block_find(s->nodes, d->filter) == NULL ||
         qmp_block_find(s->nodes, d->scratch) == NULL)
         return no(err, "QEMU does not hold it any more");
+    /* A base that is gone was found to lie, and its copy does so, too. */
     if (!bitmap_stands(s, d, d->fresh, true) ||
+        (d->base != NULL && !bitmap_stands(s, d, d->base, true)) ||
+        (d->rest != NULL && !bitmap_stands(s, d, d->rest, true)) ||
         (d->base != NULL && !bitmap_stands(s, d, d->dirty, false)) ||
         (d->rest != NULL && !bitmap_stands(s, d, d->older, false)))
         return no(err, "a bitmap of it is gone from QEMU");

@@ -205,8 +205,9 @@ uint64_t source_scratch_bytes(const struct source *s);
 int source_release(struct source *s, struct err *err);
 
 /* A partial point of this instant is durable: when the run ends without a whole
- * one, source_settle() keeps the new bitmaps and those of this run's bases. */
-void source_keep(struct source *s);
+ * one, source_settle() keeps the new bitmaps and those of this run's bases.
+ * false: none is any more. */
+void source_keep(struct source *s, bool yes);
 
 /* committed: remove the old bitmaps (all of this repository on these disks but
  * the new ones).  Not committed: remove the new ones.  -1: a bitmap is left
