@@ -9,6 +9,7 @@
 #include "cleanup.h"
 #include "clock.h"
 #include "err.h"
+#include "impact.h"
 #include "resume.h"
 
 #define REASON_GONE "the point that it was based on is gone"
@@ -168,6 +169,7 @@ adopt_instant(struct backup *b, struct err *err)
     if (source_adopt(b->source, b->got, &b->instant, err) < 0)
         return -1;
     b->taken = true;
+    impact_before(b->impact, b->hooks); /* nobody has read since it began */
     for (size_t i = 0; i < b->plan.n; i++)
         choose_contexts(b, i);
     clock_text(b->instant.time_ns, time, sizeof time);

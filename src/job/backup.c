@@ -388,19 +388,32 @@ check_canaries(struct backup *b, size_t i, struct err *err)
     return new_map(b, i, err);
 }
 
-/* The base's bitmap lies.  It goes at once: should this run fail, the next one
- * must not believe it either. */
+/* With --resume the base can be this very instant, whose bitmap is the one to
+ * keep. */
+static void
+forget_bitmap(struct backup *b, const struct plan_disk *p,
+              const char *generation)
+{
+    struct err why = ERR_INIT;
+
+    if (generation == NULL || strcmp(generation, p->generation) == 0)
+        return;
+    if (source_forget(b->source, p->source, repo_id(b->repo), generation,
+                      &why) < 0)
+        hooks_note(b->hooks, "disk '%s': %s", p->disk->name, why.msg);
+}
+
+/* The base's bitmap lies.  It goes at once, and so does what was made durable of
+ * this instant with it: should this run fail, the next one must not believe them
+ * either. */
 static void
 distrust(struct backup *b, size_t i)
 {
     struct plan_disk *p = &b->plan.v[i];
-    struct err why = ERR_INIT;
 
-    if (source_forget(b->source, p->source, repo_id(b->repo),
-                      p->base->generation, &why) < 0 ||
-        (p->rest != NULL && source_forget(b->source, p->source,
-                                          repo_id(b->repo), p->rest, &why) < 0))
-        hooks_note(b->hooks, "disk '%s': %s", p->disk->name, why.msg);
+    resume_distrust(b);
+    forget_bitmap(b, p, p->base->generation);
+    forget_bitmap(b, p, p->rest);
     p->rest = NULL;
     plan_audit_failed(p, b->copy[i].audit_off);
 }
@@ -559,10 +572,9 @@ static void
 hold(struct backup *b, const struct err *why)
 {
     if (!b->opts->hold || !b->taken || b->released ||
-        why->side != ERR_SIDE_REPO)
+        why->side != ERR_SIDE_REPO || !source_hold(b->source))
         return;
     b->taken = false;
-    source_hold(b->source);
     hooks_event(b->hooks,
                 jv_build("{s:s, s:s}", "event", "warning", "message",
                          "the instant is held in QEMU for 'backup --resume'; "

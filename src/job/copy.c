@@ -29,15 +29,18 @@ copy_news_locked(struct copy *c)
     (void)pthread_cond_signal(&c->news);
 }
 
-void
-copy_fail(struct copy *c, const struct err *err)
+/* `again`: the exports will be read once more.  Then the reads under way have to
+ * end: nobody waits for those of a connection that was closed, and a request for
+ * the status of what they read can kill QEMU (copy.h). */
+static void
+fail(struct copy *c, const struct err *err, bool again)
 {
     (void)pthread_mutex_lock(&c->lock);
     if (!atomic_load(&c->failed)) {
         (void)err_copy(&c->err, err);
         atomic_store(&c->failed, true);
         for (size_t i = 0; i < c->n_lanes; i++)
-            if (c->lanes[i].nbd != NULL)
+            if (c->lanes[i].nbd != NULL && !again)
                 nbd_reader_cancel(c->lanes[i].nbd);
     }
     copy_news_locked(c);
@@ -45,6 +48,12 @@ copy_fail(struct copy *c, const struct err *err)
     (void)pthread_mutex_unlock(&c->lock);
     if (c->opts->pace != NULL)
         pace_wake(c->opts->pace);
+}
+
+void
+copy_fail(struct copy *c, const struct err *err)
+{
+    fail(c, err, false);
 }
 
 /* -- workers ----------------------------------------------------------------*/
@@ -107,7 +116,7 @@ copy_audit_failed(struct lane *l, uint64_t index)
         l->disk->audit_off = index * c->opts->chunk_size;
     l->disk->audit_failed = true;
     (void)pthread_mutex_unlock(&c->lock);
-    copy_fail(c, &err);
+    fail(c, &err, true);
 }
 
 /* False: the unit is not what the base has. */
@@ -389,6 +398,15 @@ free_copy(struct copy *c)
     (void)pthread_cond_destroy(&c->news);
 }
 
+static bool
+base_damaged(const struct copy *c)
+{
+    for (size_t i = 0; i < c->n_lanes; i++)
+        if (c->lanes[i].disk->base_damaged)
+            return true;
+    return false;
+}
+
 static int
 copy_all(struct copy *c, struct err *err)
 {
@@ -396,7 +414,7 @@ copy_all(struct copy *c, struct err *err)
     struct err first = ERR_INIT;
 
     if (start_threads(c, threads, &first) < 0 || attend(c, &first) < 0)
-        copy_fail(c, &first);
+        fail(c, &first, base_damaged(c));
     for (unsigned i = 0; i < c->n_threads; i++)
         (void)pthread_join(threads[i], NULL);
     pool_drain(c->pool);

@@ -217,7 +217,7 @@ copy_checkpoint(struct copy *c, struct err *err)
     if (!reached(c, 1, 1, 0))
         return 0;
     (void)pthread_rwlock_wrlock(&c->puts);
-    if (measure(c)) {
+    if (!atomic_load(&c->failed) && measure(c)) {
         r = checkpoint(c, err);
         (void)pthread_mutex_lock(&c->lock);
         c->new_bytes = 0;

@@ -310,6 +310,8 @@ scan_run(struct lane *l, uint64_t index, uint64_t n, struct err *err)
     while (n > 0) {
         uint64_t m = n < window ? n : window;
 
+        if (atomic_load(&l->copy->failed))
+            return stopped(err);
         if (scan_window(l, index, m, err) < 0)
             return -1;
         index += m;

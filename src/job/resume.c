@@ -15,6 +15,7 @@
 #include "job.h"
 #include "jv.h"
 #include "log.h"
+#include "why.h"
 
 #define CHECKPOINT_BYTES (4ull << 30)
 #define CHECKPOINT_MS (5ull * 60 * 1000)
@@ -51,7 +52,8 @@ choose_disk(const struct backup *b, struct plan_disk *p,
 {
     if (d == NULL || d->done == 0 || d->size != p->disk->size ||
         d->chunk_size != repo_chunk_size(b->repo) ||
-        !recording(b, p, d->generation))
+        !recording(b, p, d->generation) ||
+        why_distrust(d->source, p->disk->info) != WHY_INCREMENTAL)
         return;
     p->plain.base = p->base;
     p->plain.older = p->older;
@@ -159,6 +161,11 @@ resume_check(struct backup *b, size_t i, struct err *err)
     c->resumed = own;
     c->same = p->same;
     c->split = d->done;
+    /* Of this very instant nothing is read again, so it counts up to what the
+     * repository has lost of it. */
+    if (p->same && c->heal.n > 0 &&
+        c->heal.v[0].index * d->chunk_size < c->split)
+        c->split = c->heal.v[0].index * d->chunk_size;
     c->rest_context = rest ? got->rest_context : NULL;
     /* The older bitmap has recorded everything that the lost one should have. */
     if (!own)
@@ -275,6 +282,7 @@ partial_disk(const struct backup *b, size_t i, struct point_disk *d,
 
     d->size = c->size;
     d->chunk_size = repo_chunk_size(b->repo);
+    d->source = jv_ref(p->disk->info);
     /* Not to its end: the next run audits the same. */
     d->audit.round = p->base != NULL    ? p->base->audit.round
                      : p->older != NULL ? p->older->audit.round
@@ -351,7 +359,7 @@ resume_checkpoint(void *arg, struct err *err)
         return -1;
     if (repo_session_checkpoint(b->session, p, err) < 0)
         return err_wrap(err, "checkpoint");
-    source_keep(b->source);
+    source_keep(b->source, true);
     forget_partials(b, "a later part of the run is durable");
     if (remember(b, p, err) < 0)
         return -1;
@@ -425,6 +433,13 @@ resume_last(struct backup *b)
     resume_tell(b);
     hooks_note(b->hooks, "what was copied is durable: the next backup goes on "
                          "from there");
+}
+
+void
+resume_distrust(struct backup *b)
+{
+    source_keep(b->source, false);
+    forget_partials(b, "a bitmap that it was read with had missed changes");
 }
 
 void

@@ -37,6 +37,10 @@ void resume_tell(struct backup *b);
 /* The copy has failed, but what `done` and `root` of its disks say is good. */
 void resume_last(struct backup *b);
 
+/* A bitmap lies, so what was read with it and made durable is not to be gone on
+ * from. */
+void resume_distrust(struct backup *b);
+
 /* A whole point is committed: unfinished ones are of no more use. */
 void resume_forget(struct backup *b);
 

@@ -255,7 +255,10 @@ disk_stands(const struct source *s, const struct capture_disk *d,
         qmp_block_find(s->nodes, d->filter) == NULL ||
         qmp_block_find(s->nodes, d->scratch) == NULL)
         return no(err, "QEMU does not hold it any more");
+    /* A base that is gone was found to lie, and its copy does so, too. */
     if (!bitmap_stands(s, d, d->fresh, true) ||
+        (d->base != NULL && !bitmap_stands(s, d, d->base, true)) ||
+        (d->rest != NULL && !bitmap_stands(s, d, d->rest, true)) ||
         (d->base != NULL && !bitmap_stands(s, d, d->dirty, false)) ||
         (d->rest != NULL && !bitmap_stands(s, d, d->older, false)))
         return no(err, "a bitmap of it is gone from QEMU");
@@ -346,6 +349,8 @@ source_standing(struct source *s, const char *repo_id,
     CLEANUP_FREE struct source_want *v = NULL;
     uint64_t rung = RUNG_NONE;
 
+    if (s->off != NULL)
+        return no(err, "the machine is off");
     if (read_journal(s, repo_id, err) < 0 || name_capture(s, repo_id, err) < 0)
         return -1;
     if (!jv_get_uint(s->standing.capture, "rung", &rung) ||
@@ -419,11 +424,12 @@ source_adopt(struct source *s, struct source_got *got,
     return 0;
 }
 
-void
+bool
 source_hold(struct source *s)
 {
-    if (!s->dirty || s->cap.broken)
-        return;
+    if (!s->dirty || s->cap.broken || s->off != NULL)
+        return false;
     s->hold = true;
     rundir_hold(s->run);
+    return true;
 }

@@ -300,9 +300,9 @@ refresh_nodes(struct source *s, struct err *err)
 }
 
 void
-source_keep(struct source *s)
+source_keep(struct source *s, bool yes)
 {
-    s->cap.keep = true;
+    s->cap.keep = yes;
 }
 
 int

@@ -185,8 +185,9 @@ int source_standing(struct source *s, const char *repo_id,
 int source_adopt(struct source *s, struct source_got *got,
                  struct source_instant *ret, struct err *err);
 /* source_close() leaves the instant in QEMU for a later source_standing().  Nobody
- * watches its scratch space meanwhile. */
-void source_hold(struct source *s);
+ * watches its scratch space meanwhile.  False: it cannot, it is broken or of a
+ * machine that is off. */
+bool source_hold(struct source *s);
 
 /* Look at QEMU for up to `timeout_ms`: events, scratch space.  -1: the point is
  * broken (scratch full, job ended, QEMU gone); the guest has been continued if
@@ -204,8 +205,9 @@ uint64_t source_scratch_bytes(const struct source *s);
 int source_release(struct source *s, struct err *err);
 
 /* A partial point of this instant is durable: when the run ends without a whole
- * one, source_settle() keeps the new bitmaps and those of this run's bases. */
-void source_keep(struct source *s);
+ * one, source_settle() keeps the new bitmaps and those of this run's bases.
+ * false: none is any more. */
+void source_keep(struct source *s, bool yes);
 
 /* committed: remove the old bitmaps (all of this repository on these disks but
  * the new ones).  Not committed: remove the new ones.  -1: a bitmap is left

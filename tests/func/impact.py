@@ -11,8 +11,8 @@ import images
 import tap
 from lab import Lab
 from qmpsock import Qmp, check_path
-from tap import check, cleanup, equal, test, wait_for
-from tidemark import FAILED
+from tap import check, cleanup, equal, need, test, wait_for
+from tidemark import BUSY, FAILED
 from vm import Disk, slow_disk
 
 MIB = 1 << 20
@@ -127,6 +127,28 @@ def backs_off():
     check(writing.is_alive(), "the writer writes on")
     writing.end()
     lab.restores()
+
+
+@test("--resume waits for the guest, too")
+def resumed():
+    lab, writing = busy_lab()
+    refs = lab.reference()
+    run = lab.tm.start("backup", lab.vm.address, "--json")
+    wait_for("the instant", lambda: '"instant"' in run.line())
+    run.kill()
+    r = None
+
+    def not_busy():
+        nonlocal r
+        r = lab.tm.run("backup", lab.vm.address, "--json", "--resume")
+        return r.code != BUSY
+    wait_for("the lock of the dead run", not_busy, 60)
+    need(r.committed, "it commits", r)
+    check(r.committed["backoff_ms"] > 0, "reading waited", r)
+    equal(histograms(lab.vm), {"vda": None}, "histograms")
+    writing.end()
+    lab.refs[r.committed["point"]] = refs
+    lab.restores(r.committed["point"])
 
 
 @test("--no-backoff: the guest is not even looked at")

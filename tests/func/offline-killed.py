@@ -9,7 +9,7 @@ import subprocess
 import images
 import tap
 from offlab import NAMES, Off, bitmaps, daemons, fill, ours, slow_lab
-from offlab import start_slow, wait_event
+from offlab import SLOW, start_slow, wait_event
 from tap import check, equal, need, test, wait_for
 from tidemark import BUSY, FAILED, OK, UNREACHABLE, WARNING
 
@@ -96,6 +96,26 @@ def terminated():
     check(r.code not in SURE, "interrupted", r)
     equal(daemons(lab.tm), [], "storage daemons left")
     equal(len(ours(lab.disk("vda").path)), 1, "the old bitmap")
+    lab.tracking(lab.off(names=NAMES), disk0="incremental")
+    lab.all_restore()
+
+
+@test("--hold has nothing to hold when the machine is off: cleared away at once")
+def hold():
+    lab = slow_lab()
+    run = lab.tm.start("backup", lab.address, "--json", "--hold", *SLOW)
+    wait_event(run, "instant")
+    away = lab.tm.repo + ".away"
+    os.rename(lab.tm.repo, away)
+    r = run.wait(120)
+    check(r.code not in SURE, "nothing is committed", r)
+    check("is held" not in r.out + r.err, "no promise that cannot be kept", r)
+    equal(daemons(lab.tm), [], "storage daemons left")
+    equal(os.listdir(lab.tm.scratch), [], "scratch")
+    os.rename(away, lab.tm.repo)
+    equal(len(ours(lab.disk("vda").path)), 1, "the old bitmap")
+    r = lab.tm.run("backup", lab.address, "--json", "--resume")
+    check(r.code not in SURE and "without --resume" in r.err, "--resume", r)
     lab.tracking(lab.off(names=NAMES), disk0="incremental")
     lab.all_restore()
 

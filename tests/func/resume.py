@@ -415,6 +415,68 @@ def audited():
     lab.verifies()
 
 
+def audited_granule(block, period):
+    """Which of a block's granules the first audit re-reads (job/audit.c)."""
+    m = (1 << 64) - 1
+    x = (block + 0x9e3779b97f4a7c15) & m
+    x = ((x ^ (x >> 30)) * 0xbf58476d1ce4e5b9) & m
+    x = ((x ^ (x >> 27)) * 0x94d049bb133111eb) & m
+    return block * period + (x ^ (x >> 31)) % period
+
+
+def lie(lab, *places):
+    """Writes of 512 KiB that the bitmap of the last point does not see."""
+    (node, name), = generations(lab, "vda")
+    lab.vm.qmp.call("block-dirty-bitmap-disable", node=node, name=name)
+    for at in places:
+        noise(lab, "vda", at, MiB // 2, 9)
+    lab.vm.qmp.call("block-dirty-bitmap-enable", node=node, name=name)
+    return name
+
+
+@test("an audit fails after a part became durable, and the full read is cut off")
+def audited_and_cut():
+    for how in (signal.SIGKILL, signal.SIGTERM):
+        lab = slow_lab(full=False)
+        lab.backup()
+        early, late = audited_granule(1, 2), audited_granule(14, 2)
+        name = lie(lab, (early ^ 1) * MiB, late * MiB)
+        noise(lab, "vda", 4 * MiB, 22 * MiB)
+        run, event = start(lab, "--audit", "50%")
+        wait_for("the audit to fail",
+                 lambda: all(n != name for _, n in generations(lab, "vda")), 60)
+        os.killpg(run.proc.pid, how)
+        r = run.wait(120)
+        check(r.code not in (OK, WARNING), "cut off", r)
+        r = next_backup(lab, "--audit", "off")
+        lab.restores(r.point)
+        lab.tracking(lab.backup(), vda="incremental", vdb="incremental")
+        lab.all_restore()
+        lab.vm.quit()
+
+
+@test("a backing file was written before the next run: nothing is gone on from")
+def backing_written():
+    dir = tap.tempdir("based")
+    base = images.make(dir + "/base.qcow2", "qcow2", SIZE)
+    images.sh("qemu-io", "-f", "qcow2", "-c", "write -P 0x51 0 4M", base)
+    images.sh("qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F",
+              "qcow2", dir + "/vda.qcow2", str(SIZE))
+    disk, args = slow_disk("vda", dir + "/vda.qcow2", "qcow2", RATE)
+    lab = Lab([disk], args)
+    lab.tm.env["TIDEMARK_CHECKPOINT"] = "2097152,600000"
+    noise(lab, "vda", 2 * MiB, SIZE - 2 * MiB)
+    run, event = start(lab)
+    run.kill()
+    lab.vm.quit()
+    images.sh("qemu-io", "-f", "qcow2", "-c", "write -P 0x52 1M 64k", base)
+    lab.vm.start()
+    r = next_backup(lab)
+    check("resumed_bytes" not in r.disk("vda"), "nothing is gone on from", r)
+    lab.restores(r.point)
+    lab.verifies()
+
+
 # -- the same instant --------------------------------------------------------
 
 def wait_free(lab, *args, env=None):
@@ -588,6 +650,43 @@ def refusals():
     r = next_backup(lab)
     lab.restores(r.point)
     lab.verifies()
+
+
+@test("--resume: what the repository has lost meanwhile is read again")
+def same_and_lost():
+    for old in (False, True):
+        lab = slow_lab(full=not old)
+        if old:
+            lab.backup()
+            noise(lab, "vda", 0, SIZE)
+        refs = lab.reference()
+        before = set(images_of(lab.tm.repo)) if old else set()
+        event = cut(lab)
+        packs = set(images_of(lab.tm.repo)) - before
+        os.unlink(max(packs, key=os.path.getsize))
+        write_around(lab, event)
+        same_instant(lab, refs, "a pack lost")
+        lab.verifies()
+        lab.vm.quit()
+
+
+@test("--resume: an audit fails behind what was durable, tracking goes on")
+def same_and_audited():
+    lab = slow_lab(full=False)
+    lab.backup()
+    lie(lab, 29 * MiB)
+    noise(lab, "vda", 0, 28 * MiB)
+    refs = lab.reference()
+    event = cut(lab, "--audit", "all")
+    write_around(lab, event)
+    r = wait_free(lab, "--resume", "--audit", "all")
+    need(r.committed, "it commits", r)
+    check("audit failed" in r.disk("vda")["reason"], "reason", r)
+    check(not any("bitmaps" in w for w in r.committed["warnings"]),
+          "its bitmap is there", r)
+    lab.refs[r.committed["point"]] = refs
+    lab.restores(r.committed["point"])
+    goes_on(lab)
 
 
 @test("--hold: the repository goes away, the instant waits for it")

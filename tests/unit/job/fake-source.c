@@ -179,9 +179,9 @@ source_release(struct source *s, struct err *err)
 }
 
 void
-source_keep(struct source *s)
+source_keep(struct source *s, bool yes)
 {
-    fake.n_kept++;
+    fake.n_kept += yes;
 }
 
 int
@@ -229,7 +229,8 @@ source_adopt(struct source *s, struct source_got *got,
     return err_set(err, ERR_NOT_FOUND, "no instant can be finished");
 }
 
-void
+bool
 source_hold(struct source *s)
 {
+    return false;
 }
