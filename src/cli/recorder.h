@@ -20,6 +20,7 @@ int recorder_dir(char dir[PATH_MAX], struct err *err);
 void recorder_begin(struct cli *c);
 
 void recorder_line(struct cli *c, const char *line); /* any thread */
+void recorder_flush(struct cli *c); /* at most every two seconds */
 void recorder_event(struct cli *c, const struct jv *event);
 void recorder_progress(struct cli *c, const char *phase, uint64_t done,
                        uint64_t total);

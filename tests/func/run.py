@@ -97,6 +97,27 @@ def section_and_hooks():
     check("did you mean 'vm01'?" in r.err, "a name that is not there", r)
 
 
+@test("a run is in the history, with the backups that it started")
+def in_history():
+    f = Fleet(2)
+    f.extra["vm02"] = "before = exit 7"
+    f.write()
+    f.start()
+    r = f.run()
+    equal(r.code, SOME_FAILED, "exit status", r)
+    runs = f.tm.ok("history", "--json").json()["runs"]
+    run = [x for x in runs if x["command"] == "run"]
+    equal([x["state"] for x in run], ["failed"], "one run", runs)
+    run = f.tm.ok("history", "--run", str(run[0]["id"]), "--json").json()
+    equal(run["exit_status"], SOME_FAILED, "its end", run)
+    equal({x["machine"]: x["state"] for x in run["children"]
+           if x["command"] == "backup"},
+          {"vm01": "done", "vm02": "failed"}, "its children", run)
+    equal((run["result"]["committed"], run["result"]["failed"]), (1, 1),
+          "its summary", run)
+    check(any("exit status 7" in x["text"] for x in run["log"]), "its log", run)
+
+
 @test("a hook that fails: before prevents the backup, after only warns")
 def failing_hooks():
     f = Fleet(1)
