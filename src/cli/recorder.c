@@ -131,6 +131,15 @@ recorder_begin(struct cli *c)
 /* -- while it runs ----------------------------------------------------------*/
 
 void
+recorder_about(struct cli *c, const char *machine, const char *repo)
+{
+    CLEANUP_FREE char *real = repo != NULL ? realpath(repo, NULL) : NULL;
+
+    if (c->history != NULL)
+        history_about(c->history, machine, real != NULL ? real : repo);
+}
+
+void
 recorder_line(struct cli *c, const char *line)
 {
     if (c->history != NULL)
