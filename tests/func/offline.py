@@ -125,6 +125,22 @@ def machine_name():
     equal([d["disk"] for d in r.committed["disks"]], ["disk1"], "its name", r)
 
 
+@test("an image that is not named any more is a warning, one that is excluded not")
+def image_forgotten():
+    lab = Off([("vda", "qcow2", "16M"), ("vdb", "raw", 8 << 20)])
+    lab.off("--name", "web1")
+    # the raw disk's bitmap went with the storage daemon
+    disks = lab.tm.run("status", "--json").json()["machines"][0]["disks"]
+    equal([d["tracked"] for d in disks], [True, False], "tracked", disks)
+    lab.off("--exclude", "disk1")
+    lab.off("--name", "web1")
+    first = "file:" + lab.disk("vda").path
+    r = lab.tm.ok("backup", first, codes=(WARNING,))
+    check("disk 'disk1' of the previous point is not in this one" in r.err,
+          "it says which", r)
+    lab.tm.ok("backup", first)
+
+
 @test("disks that QEMU describes at length keep their names, too")
 def described():
     dir = tap.tempdir("described")
