@@ -98,7 +98,7 @@ report_audit(struct cli *c, const struct jv *disks)
         bytes += report_uint(d, "audit_bytes");
         bound = runs > bound ? runs : bound;
     }
-    if (bound == 0)
+    if (bound == 0 || chunks == 0)
         return;
     (void)size_text(bytes, size);
     out_line(&c->out,
