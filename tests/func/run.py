@@ -118,6 +118,19 @@ def in_history():
     check(any("exit status 7" in x["text"] for x in run["log"]), "its log", run)
 
 
+@test("--resume: disks of the section do not contradict it, those given do")
+def resume_by_name():
+    f = Fleet(1)
+    f.extra["vm01"] = "disk = vda"
+    f.write()
+    f.start()
+    r = f.tm.run("backup", "vm01", "--resume")
+    equal(r.code, FAILED, "nothing to resume", r)
+    check("no instant can be finished" in r.err, "it says so", r)
+    r = f.tm.run("backup", "vm01", "--resume", "--disk", "vda")
+    equal(r.code, USAGE, "both", r)
+
+
 @test("a hook that fails: before prevents the backup, after only warns")
 def failing_hooks():
     f = Fleet(1)
