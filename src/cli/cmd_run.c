@@ -208,6 +208,7 @@ on_object(void *arg, struct task *t, struct jv *o)
     if (jv_get_str(o, "event") == NULL)
         (void)jv_set_str(o, "event", t->kind);
     (void)jv_set_str(o, "for", t->label);
+    recorder_flush(r->cli); /* a sign of life */
     if (out->json)
         (void)out_json(out, o, NULL);
     else if (!out->quiet && strcmp(jv_get_str(o, "event"), "progress") == 0)

@@ -334,6 +334,8 @@ def killed_child():
 @test("when the run itself is killed its children stop in order")
 def killed_run():
     f = slow_fleet(1)
+    log = f.dir + "/log"
+    f.extra["vm01"] = "after = echo nobody reads this; echo ran >" + log
     f.write()
     run = f.tm.start("run")
     wait_for("the instant", f.vms["vm01"].filters)
@@ -343,6 +345,7 @@ def killed_run():
     for pid in kids:
         wait_for("the end of the child", lambda p=pid: not alive(p))
     equal(f.leftovers(), {}, "the machine is clean")
+    equal(read(log), "ran\n", "after ran to its end")
 
 
 @test("a second run says that one is at work; a machine in use is no alarm")
