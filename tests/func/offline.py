@@ -128,7 +128,10 @@ def machine_name():
 @test("an image that is not named any more is a warning, one that is excluded not")
 def image_forgotten():
     lab = Off([("vda", "qcow2", "16M"), ("vdb", "raw", 8 << 20)])
-    lab.off("--name", "web1")
+    r = lab.off("--name", "web1")
+    config = lab.tm.ok("show", "web1@latest", "--json").json()["config"]
+    equal(list(config["qemu"]), ["query-named-block-nodes"],
+          "nothing but its images is described: the rest is the daemon's")
     # the raw disk's bitmap went with the storage daemon
     disks = lab.tm.run("status", "--json").json()["machines"][0]["disks"]
     equal([d["tracked"] for d in disks], [True, False], "tracked", disks)
@@ -375,7 +378,7 @@ def read_only():
     images.sh("mount", "-o", "remount,ro,bind", lab.dir)
     refused(lab, lab.disk("vda").path, UNREACHABLE, "writable")
     r = lab.tm.ok("backup", "file:" + lab.disk("vdb").path, "--name", "web1",
-                  "--json")
+                  "--json", codes=(WARNING,))
     equal(r.disk("disk1")["reason"], "raw disk of a machine that is off",
           "reason", r)
 
