@@ -55,8 +55,8 @@ not_understood(const char *text, const char *what, struct err *err)
     if (strncmp(what, "format=", 7) == 0)
         return err_set(err, ERR_USAGE,
                        "machine '%s': '%s' is not understood; write format=raw "
-                       "or format=qcow2, once, behind its image",
-                       text, what);
+                       "or format=qcow2, once, behind its image (%s)",
+                       text, what, usage);
     return err_set(err, ERR_USAGE, "machine '%s': '%s' is not understood; %s",
                    text, what, usage);
 }
