@@ -60,7 +60,9 @@ check_lists(const struct opts *o, struct err *err)
                 return err_set(err, ERR_USAGE,
                                "backup: disk '%s' is both wanted and excluded",
                                o->disks.v[i]);
-    if (o->resume && (o->full || o->disks.n > 0 || o->exclude.n > 0))
+    /* Those of the configuration are likely what that run had. */
+    if (o->resume &&
+        (o->full || opts_given(o, "disk") || opts_given(o, "exclude")))
         return err_set(err, ERR_USAGE,
                        "backup: --resume takes the disks and the way of the "
                        "run that was cut off; leave --full, --disk and "
@@ -83,6 +85,19 @@ report_skipped(struct cli *c)
     }
 }
 
+/* What is remarkable, like an instant that is older than this run. */
+static void
+report_notes(struct cli *c, const struct jv *disks)
+{
+    for (size_t i = 0; i < jv_size(disks); i++) {
+        const struct jv *d = jv_at(disks, i);
+
+        if (report_str(d, "note", "")[0] != '\0')
+            out_line(&c->out, "%s: %s", report_str(d, "disk", "?"),
+                     report_str(d, "note", ""));
+    }
+}
+
 /* What an owner may rely on: disks that were audited in this run. */
 static void
 report_audit(struct cli *c, const struct jv *disks)
@@ -98,7 +113,7 @@ report_audit(struct cli *c, const struct jv *disks)
         bytes += report_uint(d, "audit_bytes");
         bound = runs > bound ? runs : bound;
     }
-    if (bound == 0)
+    if (bound == 0 || chunks == 0)
         return;
     (void)size_text(bytes, size);
     out_line(&c->out,
@@ -141,6 +156,7 @@ report(struct cli *c, const struct jv *point, struct err *err)
     if (report_disks(&c->out, jv_get(point, "disks"), err) != 0)
         return -1;
     report_skipped(c);
+    report_notes(c, jv_get(point, "disks"));
     report_audit(c, jv_get(point, "disks"));
     if (report_uint(point, "healed_chunks") > 0)
         out_line(&c->out,

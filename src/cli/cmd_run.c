@@ -13,6 +13,7 @@
 #include "err.h"
 #include "io.h"
 #include "jv.h"
+#include "recorder.h"
 #include "run.h"
 #include "size.h"
 #include "table.h"
@@ -152,14 +153,17 @@ static void
 say(struct run *r, const struct task *t, const char *text)
 {
     static const char own[] = "tidemark: ";
-    char line[4096];
+    char line[4096], whole[4352];
 
     if (strncmp(text, own, sizeof own - 1) == 0)
         text += sizeof own - 1;
-    (void)fprintf(r->cli->out.notes, "%s%s%s: %s\n", t->label,
-                  strcmp(t->kind, "backup") == 0 ? "" : " ",
-                  strcmp(t->kind, "backup") == 0 ? "" : t->kind,
-                  text_escape_to(text, line, sizeof line));
+    (void)snprintf(whole, sizeof whole, "%s%s%s: %s", t->label,
+                   strcmp(t->kind, "backup") == 0 ? "" : " ",
+                   strcmp(t->kind, "backup") == 0 ? "" : t->kind,
+                   text_escape_to(text, line, sizeof line));
+    (void)fprintf(r->cli->out.notes, "%s\n", whole);
+    recorder_line(r->cli, whole);
+    recorder_flush(r->cli);
     (void)fflush(r->cli->out.notes);
 }
 
@@ -204,6 +208,7 @@ on_object(void *arg, struct task *t, struct jv *o)
     if (jv_get_str(o, "event") == NULL)
         (void)jv_set_str(o, "event", t->kind);
     (void)jv_set_str(o, "for", t->label);
+    recorder_flush(r->cli); /* a sign of life */
     if (out->json)
         (void)out_json(out, o, NULL);
     else if (!out->quiet && strcmp(jv_get_str(o, "event"), "progress") == 0)
@@ -288,10 +293,12 @@ conclude(struct run *r, struct err *err)
 {
     struct cli *c = r->cli;
     int status = run_status(r, atomic_load(c->hooks.cancel)), ret = 0;
-    CLEANUP_JV struct jv *summary = NULL;
+    CLEANUP_JV struct jv *summary = run_summary(r, status);
 
+    if (summary == NULL)
+        return err_set_errno(err, ENOMEM, "summary");
+    cli_remember(c, summary);
     if (c->out.json) {
-        summary = run_summary(r, status);
         ret = out_json(&c->out, summary, err);
     } else if (!c->out.quiet || status != EXIT_DONE) {
         ret = run_report(r, status, err);
@@ -362,5 +369,6 @@ const struct command command_run = {
         "status tell.",
     .opts = opts,
     .signals = true,
+    .recorded = true,
     .run = run,
 };

@@ -261,7 +261,9 @@ add_unknown(struct status *s, struct err *err)
             found |= strcmp(report_str(jv_at(s->machines, k), "machine", ""),
                             l->v[i]) == 0;
         if (!found &&
-            add_machine(s, l->v[i], "", NULL, NULL, "not known", err) != 0)
+            add_machine(s, l->v[i], "", NULL, NULL,
+                        "neither in the configuration nor in a repository",
+                        err) != 0)
             return -1;
     }
     return 0;

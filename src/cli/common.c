@@ -40,8 +40,8 @@ configured_repo(struct cli *c, const char **ret, struct err *err)
     return 0;
 }
 
-int
-cli_repo(struct cli *c, const char **ret, struct err *err)
+static int
+find_repo(struct cli *c, const char **ret, struct err *err)
 {
     const char *repo = c->o.repo, *env = environment("TIDEMARK_REPO");
 
@@ -61,6 +61,15 @@ cli_repo(struct cli *c, const char **ret, struct err *err)
                        "TIDEMARK_REPO",
                        c->command->name);
     return config_repository(c, env, ret, err);
+}
+
+int
+cli_repo(struct cli *c, const char **ret, struct err *err)
+{
+    if (find_repo(c, ret, err) != 0)
+        return -1;
+    recorder_about(c, NULL, *ret);
+    return 0;
 }
 
 /* Two runs see each other's lock only if they look in the same place, so there

@@ -8,6 +8,7 @@
 #include "cli.h"
 #include "err.h"
 #include "passphrase.h"
+#include "recorder.h"
 
 #define DEFAULT_FILE "/etc/tidemark/tidemark.conf"
 
@@ -173,6 +174,7 @@ config_machine(struct cli *c, const char **ret_address, struct err *err)
     if (c->o.name == NULL)
         c->o.name = conf_name(s);
     c->machine = s;
+    recorder_about(c, c->o.name, NULL);
     *ret_address = conf_get(s, "source");
     if (*ret_address == NULL)
         *ret_address = conf_get(s, "disks");

@@ -43,8 +43,12 @@ check_address(const void *scheme, const char *value, struct err *err)
 
     if (strncmp(value, scheme, n) != 0 || value[n] != '/')
         return err_set(err, ERR_USAGE,
-                       "'%s' does not begin with '%s/': write an absolute path",
-                       value, (const char *)scheme);
+                       "'%s' does not begin with '%s/': write %s", value,
+                       (const char *)scheme,
+                       strcmp(scheme, "qmp:") == 0
+                           ? "source = qmp:/path.sock, or disks = "
+                             "file:/image.qcow2 for a machine that is off"
+                           : "disks = file:/image.qcow2");
     return 0;
 }
 

@@ -57,6 +57,7 @@ exec_hook(char *command, char *const *env, pid_t parent)
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     struct sigaction sa = {.sa_handler = SIG_DFL};
     static const int ours[] = {SIGPIPE, SIGINT, SIGTERM, SIGHUP};
+    struct pollfd said = {.fd = STDERR_FILENO};
     sigset_t none;
 
     (void)setpgid(0, 0);
@@ -69,6 +70,13 @@ exec_hook(char *command, char *const *env, pid_t parent)
         _exit(126);
     if (null < 0 || dup2(null, STDIN_FILENO) < 0 ||
         dup2(STDERR_FILENO, STDOUT_FILENO) < 0)
+        _exit(126);
+    /* With nobody left to read it, a first word would end the hook by SIGPIPE before
+     * it did its work. */
+    null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    if (poll(&said, 1, 0) > 0 && (said.revents & POLLERR) != 0 &&
+        (null < 0 || dup2(null, STDOUT_FILENO) < 0 ||
+         dup2(null, STDERR_FILENO) < 0))
         _exit(126);
     /* Whoever gave us a descriptor gave it to us. */
     (void)close_range(STDERR_FILENO + 1, ~0U, 0);

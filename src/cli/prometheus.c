@@ -234,12 +234,14 @@ prometheus_write(const char *file, const void *text, size_t len,
         return err_set_errno(err, ENOMEM, "'%s'", file);
     }
     fd = mkostemp(temp, O_CLOEXEC);
-    if (fd < 0)
-        return err_set_errno(err, errno, "make a file beside '%s'", file);
+    if (fd < 0) {
+        (void)err_set_errno(err, errno, "make a file beside '%s'", file);
+        return err_side(err, ERR_SIDE_TARGET);
+    }
     if (io_write_full(fd, text, len) == 0 && fchmod(fd, 0644) == 0 &&
         fsync(fd) == 0 && rename(temp, file) == 0)
         return 0;
     (void)err_set_errno(err, errno, "write '%s'", file);
     (void)unlink(temp);
-    return -1;
+    return err_side(err, ERR_SIDE_TARGET);
 }

@@ -131,18 +131,28 @@ recorder_begin(struct cli *c)
 /* -- while it runs ----------------------------------------------------------*/
 
 void
+recorder_about(struct cli *c, const char *machine, const char *repo)
+{
+    CLEANUP_FREE char *real = repo != NULL ? realpath(repo, NULL) : NULL;
+
+    if (c->history != NULL)
+        history_about(c->history, machine, real != NULL ? real : repo);
+}
+
+void
 recorder_line(struct cli *c, const char *line)
 {
     if (c->history != NULL)
         history_log(c->history, line);
 }
 
-static void
-flush(struct cli *c)
+void
+recorder_flush(struct cli *c)
 {
     struct err why = ERR_INIT;
 
-    if (!c->history_failed && history_flush(c->history, FLUSH_MS, &why) < 0)
+    if (c->history != NULL && !c->history_failed &&
+        history_flush(c->history, FLUSH_MS, &why) < 0)
         complain(c, &why);
 }
 
@@ -153,7 +163,7 @@ recorder_progress(struct cli *c, const char *phase, uint64_t done,
     if (c->history == NULL)
         return;
     history_progress(c->history, phase, done, total);
-    flush(c);
+    recorder_flush(c);
 }
 
 /* Events come as text a program could read.  None of them comes while a guest is
@@ -170,7 +180,7 @@ recorder_event(struct cli *c, const struct jv *event)
     history_log(c->history, text != NULL ? text : "event");
     if (kind != NULL && strcmp(kind, "plan") == 0)
         history_plan(c->history, event);
-    flush(c);
+    recorder_flush(c);
 }
 
 void

@@ -19,7 +19,12 @@ int recorder_dir(char dir[PATH_MAX], struct err *err);
 /* Before the command runs, while there is one thread. */
 void recorder_begin(struct cli *c);
 
+/* What the configuration says: the machine's name, the repository's path; NULL:
+ * nothing. */
+void recorder_about(struct cli *c, const char *machine, const char *repo);
+
 void recorder_line(struct cli *c, const char *line); /* any thread */
+void recorder_flush(struct cli *c); /* at most every two seconds */
 void recorder_event(struct cli *c, const struct jv *event);
 void recorder_progress(struct cli *c, const char *phase, uint64_t done,
                        uint64_t total);

@@ -35,15 +35,15 @@ judge_age(struct jv *o, uint64_t age_ns, uint64_t max_age_ns, uint64_t damaged)
     char text[256], age[TEXT_DURATION_MAX], max[TEXT_DURATION_MAX];
     int n;
 
-    (void)text_duration(age_ns / NS, age);
-    (void)text_duration(max_age_ns / NS, max);
+    (void)text_age(age_ns / NS, age);
+    (void)text_age(max_age_ns / NS, max);
     n = snprintf(text, sizeof text, "last good point %s ago", age);
     if (damaged > 0)
         n += snprintf(text + n, sizeof text - (size_t)n, ", %llu newer damaged",
                       (unsigned long long)damaged);
     if (age_ns > max_age_ns)
-        (void)snprintf(text + n, sizeof text - (size_t)n, ", should be %s",
-                       max);
+        (void)snprintf(text + n, sizeof text - (size_t)n,
+                       ", should be %s at most", max);
     if (age_ns / 2 >= max_age_ns)
         return say(o, HEALTH_CRITICAL, text);
     return say(o,

@@ -133,3 +133,21 @@ text_duration(uint64_t s, char *buf)
                        s % 60);
     return buf;
 }
+
+char *
+text_age(uint64_t s, char *buf)
+{
+    uint64_t h = s / 3600, m = s / 60;
+
+    if (s < 120)
+        (void)snprintf(buf, TEXT_DURATION_MAX, "%" PRIu64 " s", s);
+    else if (h < 2)
+        (void)snprintf(buf, TEXT_DURATION_MAX, "%" PRIu64 " min", m);
+    else if (h < 48)
+        (void)snprintf(buf, TEXT_DURATION_MAX, "%" PRIu64 ":%02" PRIu64 " h", h,
+                       m % 60);
+    else
+        (void)snprintf(buf, TEXT_DURATION_MAX, "%" PRIu64 " days %" PRIu64 " h",
+                       h / 24, h % 24);
+    return buf;
+}

@@ -32,3 +32,7 @@ size_t text_columns(const char *s);
 /* "0:07", "12:34", "1:02:03", "3 days". */
 #define TEXT_DURATION_MAX 32
 char *text_duration(uint64_t seconds, char *buf);
+
+/* How old something is, where "0:07" could be minutes or hours: "7 s",
+ * "12 min", "26:30 h", "3 days 4 h". */
+char *text_age(uint64_t seconds, char *buf);

@@ -83,6 +83,10 @@ void history_progress(struct history *h, const char *phase, uint64_t done,
  * stays for the next time, which is no error. */
 int history_flush(struct history *h, unsigned every_ms, struct err *err);
 
+/* What was found out about the run since it began: the machine's name, the path
+ * of the repository; NULL: nothing new.  Written with the next flush. */
+void history_about(struct history *h, const char *machine, const char *repo);
+
 /* What was decided: the "plan" event, written with the next flush. */
 void history_plan(struct history *h, const struct jv *plan);
 

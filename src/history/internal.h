@@ -82,7 +82,8 @@ struct history {
     struct log_ring ring; /* as it is in the database */
     char phase[32];
     uint64_t done, total;
-    struct jv *plan; /* not written yet, or NULL */
+    char *machine, *repo; /* of history_about(), or NULL */
+    struct jv *plan;      /* not written yet, or NULL */
 };
 
 /* -- open.c, connect.c, damage.c --------------------------------------------*/

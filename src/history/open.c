@@ -183,6 +183,8 @@ history_close(struct history *h)
         (void)close(h->lock);
     lines_done(&h->lines);
     jv_free(h->plan);
+    free(h->machine);
+    free(h->repo);
     free(h->dir);
     free(h->path);
     free(h->moved);

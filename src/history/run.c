@@ -169,6 +169,20 @@ history_progress(struct history *h, const char *phase, uint64_t done,
     h->total = total;
 }
 
+/* Without memory it is not known, that is all. */
+void
+history_about(struct history *h, const char *machine, const char *repo)
+{
+    if (machine != NULL) {
+        free(h->machine);
+        h->machine = strdup(machine);
+    }
+    if (repo != NULL) {
+        free(h->repo);
+        h->repo = strdup(repo);
+    }
+}
+
 void
 history_plan(struct history *h, const struct jv *plan)
 {
@@ -218,10 +232,12 @@ write_state(struct history *h, struct err *err)
                   "UPDATE run SET alive_ns = ?2, duration_ms = ?3,"
                   " phase = nullif(?4, ''), done = iif(?4 = '', NULL, ?5),"
                   " total = iif(?4 = '', NULL, ?6),"
-                  " has_log = (?7 > 0) WHERE id = ?1",
-                  "iiitiii", h->id, clock_wall_ns(),
+                  " has_log = (?7 > 0), machine = coalesce(?8, machine),"
+                  " repository = coalesce(?9, repository) WHERE id = ?1",
+                  "iiitiiitt", h->id, clock_wall_ns(),
                   (int64_t)(clock_ms() - h->start_ms), h->phase,
-                  (int64_t)h->done, (int64_t)h->total, h->ring.next_seq);
+                  (int64_t)h->done, (int64_t)h->total, h->ring.next_seq,
+                  h->machine, h->repo);
 }
 
 typedef int (*more_fn)(struct history *h, const void *arg, struct err *err);

@@ -121,7 +121,17 @@ recover(struct backup *b, struct err *err)
     return 0;
 }
 
-/* A disk that was there the last time and is not now is worth a line. */
+static bool
+has_disk(const struct source *s, const char *name)
+{
+    for (size_t i = 0; i < source_n_disks(s); i++)
+        if (strcmp(source_disk(s, i)->name, name) == 0)
+            return true;
+    return false;
+}
+
+/* A disk that was there the last time and is not now is worth a line; of a
+ * machine that is off, whose images somebody named, it was likely forgotten. */
 static void
 note_gone(struct backup *b)
 {
@@ -136,7 +146,15 @@ note_gone(struct backup *b)
         while (k < b->plan.n &&
                strcmp(b->plan.v[k].disk->name, last->disks[i].name) != 0)
             k++;
-        if (k == b->plan.n)
+        if (k < b->plan.n)
+            continue;
+        if (source_offline(b->source) &&
+            !has_disk(b->source, last->disks[i].name))
+            backup_warn(b,
+                        "disk '%s' of the previous point is not in this one: "
+                        "its image is not named in 'file:...'",
+                        last->disks[i].name);
+        else
             hooks_note(b->hooks,
                        "disk '%s' of the previous point is not in this one",
                        last->disks[i].name);

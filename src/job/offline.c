@@ -176,12 +176,12 @@ offline_machine(const struct offline_known *k, const char *address,
                 struct err *err)
 {
     if (k->machine == NULL)
-        (void)err_set(err, ERR_USAGE,
-                      "machine '%s' is off and cannot tell its name, and %s in "
-                      "the repository has these images: give the name with "
-                      "--name",
-                      address,
-                      k->several ? "more than one machine" : "no machine");
+        (void)err_set(
+            err, ERR_USAGE,
+            "machine '%s' is off and cannot tell its name, and all of "
+            "these images are in the newest point of %s: give the "
+            "name with --name",
+            address, k->several ? "more than one machine" : "no machine");
     return k->machine;
 }
 

@@ -289,6 +289,10 @@ plan_tracking(const struct plan_disk *p)
     bool rest_full = p->resumed != NULL && p->rest == NULL &&
                      p->resumed->done < p->resumed->size;
 
+    /* Of the very same instant nothing may be left to read: what counts is why the
+     * run that was cut off had read it. */
+    if (p->same && p->reason[0] != '\0')
+        return "full";
     return p->base != NULL && !rest_full ? "incremental" : "full";
 }
 

@@ -79,15 +79,18 @@ disks_json(const struct look *l, size_t first, size_t i)
 {
     CLEANUP_JV struct jv *a = jv_array();
     const struct point *p = l->list.v[i];
+    /* What was not kept in the image went with the storage daemon. */
+    bool off = p->consistency != NULL && strcmp(p->consistency, "offline") == 0;
 
     for (size_t k = 0; k < p->n_disks; k++) {
         const struct point_disk *d = &p->disks[k];
-        CLEANUP_JV struct jv *o = jv_build(
-            "{s:s, s:I, s:s, s:s, s:b, s:b}", "disk", d->name, "size",
-            (int64_t)d->size, "tracking",
-            d->tracking != NULL ? d->tracking : "", "reason",
-            d->reason != NULL ? d->reason : "", "tracked",
-            (int)(d->generation != NULL), "persistent", (int)d->persistent);
+        CLEANUP_JV struct jv *o =
+            jv_build("{s:s, s:I, s:s, s:s, s:b, s:b}", "disk", d->name, "size",
+                     (int64_t)d->size, "tracking",
+                     d->tracking != NULL ? d->tracking : "", "reason",
+                     d->reason != NULL ? d->reason : "", "tracked",
+                     (int)(d->generation != NULL && (d->persistent || !off)),
+                     "persistent", (int)d->persistent);
 
         if (o == NULL || add_last_full(o, l, first, i, d->name) < 0 ||
             jv_add(a, jv_ref(o)) < 0)

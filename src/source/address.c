@@ -52,6 +52,11 @@ take_path(const char **p, const char *text, char **ret, struct err *err)
 static int
 not_understood(const char *text, const char *what, struct err *err)
 {
+    if (strncmp(what, "format=", 7) == 0)
+        return err_set(err, ERR_USAGE,
+                       "machine '%s': '%s' is not understood; write format=raw "
+                       "or format=qcow2, once, behind its image (%s)",
+                       text, what, usage);
     return err_set(err, ERR_USAGE, "machine '%s': '%s' is not understood; %s",
                    text, what, usage);
 }

@@ -18,6 +18,8 @@
 
 #define CMDLINE_MAX (1u << 20)
 
+#define IMAGES "query-named-block-nodes"
+
 static const char *const questions[] = {
     "query-version",
     "query-name",
@@ -28,7 +30,7 @@ static const char *const questions[] = {
     "query-memory-size-summary",
     "query-memory-devices",
     "query-block",
-    "query-named-block-nodes",
+    IMAGES,
     "query-iothreads",
     "query-chardev",
     "query-vnc",
@@ -90,7 +92,9 @@ source_config(struct source *s, struct jv **ret, struct err *err)
         struct err why = ERR_INIT;
         struct jv *answer = NULL;
 
-        if (!qmp_schema_command(s->schema, questions[i]))
+        /* What else it is asked a storage daemon would tell of itself. */
+        if (!qmp_schema_command(s->schema, questions[i]) ||
+            (s->off != NULL && strcmp(questions[i], IMAGES) != 0))
             continue;
         if (qmp_call(s->qmp, questions[i], NULL, QMP_TIMEOUT_MS, &answer,
                      &why) < 0) {

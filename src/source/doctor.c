@@ -138,8 +138,11 @@ warn_disks(const struct source *s, struct jv *warnings)
         n += d->skip == NULL;
         if (d->skip == NULL && !d->persistent)
             warn(warnings, d->name,
-                 ": its image cannot keep a bitmap, so the backup after a "
-                 "restart of the machine reads the whole disk");
+                 s->off != NULL
+                     ? ": its image cannot keep a bitmap, so each backup while "
+                       "the machine is off reads the whole disk"
+                     : ": its image cannot keep a bitmap, so the backup after "
+                       "a restart of the machine reads the whole disk");
         if (d->iothread && d->skip == NULL &&
             rung_choose(&s->features, d->name, false, refusal,
                         sizeof refusal) == RUNG_NONE)
@@ -162,7 +165,7 @@ describe_leftovers(struct source *s, struct jv *out, struct jv *warnings,
     if (leftovers_count(&l) > 0)
         warn(warnings,
              "a run that died left something in QEMU; the next backup removes "
-             "it",
+             "it, or finishes its point with --resume",
              "");
     (void)jv_set(out, "leftovers",
                  jv_build("{s:O, s:O, s:O, s:O}", "exports", l.exports, "jobs",

@@ -125,6 +125,25 @@ def machine_name():
     equal([d["disk"] for d in r.committed["disks"]], ["disk1"], "its name", r)
 
 
+@test("an image that is not named any more is a warning, one that is excluded not")
+def image_forgotten():
+    lab = Off([("vda", "qcow2", "16M"), ("vdb", "raw", 8 << 20)])
+    r = lab.off("--name", "web1")
+    config = lab.tm.ok("show", "web1@latest", "--json").json()["config"]
+    equal(list(config["qemu"]), ["query-named-block-nodes"],
+          "nothing but its images is described: the rest is the daemon's")
+    # the raw disk's bitmap went with the storage daemon
+    disks = lab.tm.run("status", "--json").json()["machines"][0]["disks"]
+    equal([d["tracked"] for d in disks], [True, False], "tracked", disks)
+    lab.off("--exclude", "disk1")
+    lab.off("--name", "web1")
+    first = "file:" + lab.disk("vda").path
+    r = lab.tm.ok("backup", first, codes=(WARNING,))
+    check("disk 'disk1' of the previous point is not in this one" in r.err,
+          "it says which", r)
+    lab.tm.ok("backup", first)
+
+
 @test("disks that QEMU describes at length keep their names, too")
 def described():
     dir = tap.tempdir("described")
@@ -359,7 +378,7 @@ def read_only():
     images.sh("mount", "-o", "remount,ro,bind", lab.dir)
     refused(lab, lab.disk("vda").path, UNREACHABLE, "writable")
     r = lab.tm.ok("backup", "file:" + lab.disk("vdb").path, "--name", "web1",
-                  "--json")
+                  "--json", codes=(WARNING,))
     equal(r.disk("disk1")["reason"], "raw disk of a machine that is off",
           "reason", r)
 

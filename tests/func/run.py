@@ -97,6 +97,40 @@ def section_and_hooks():
     check("did you mean 'vm01'?" in r.err, "a name that is not there", r)
 
 
+@test("a run is in the history, with the backups that it started")
+def in_history():
+    f = Fleet(2)
+    f.extra["vm02"] = "before = exit 7"
+    f.write()
+    f.start()
+    r = f.run()
+    equal(r.code, SOME_FAILED, "exit status", r)
+    runs = f.tm.ok("history", "--json").json()["runs"]
+    run = [x for x in runs if x["command"] == "run"]
+    equal([x["state"] for x in run], ["failed"], "one run", runs)
+    run = f.tm.ok("history", "--run", str(run[0]["id"]), "--json").json()
+    equal(run["exit_status"], SOME_FAILED, "its end", run)
+    equal({x["machine"]: x["state"] for x in run["children"]
+           if x["command"] == "backup"},
+          {"vm01": "done", "vm02": "failed"}, "its children", run)
+    equal((run["result"]["committed"], run["result"]["failed"]), (1, 1),
+          "its summary", run)
+    check(any("exit status 7" in x["text"] for x in run["log"]), "its log", run)
+
+
+@test("--resume: disks of the section do not contradict it, those given do")
+def resume_by_name():
+    f = Fleet(1)
+    f.extra["vm01"] = "disk = vda"
+    f.write()
+    f.start()
+    r = f.tm.run("backup", "vm01", "--resume")
+    equal(r.code, FAILED, "nothing to resume", r)
+    check("no instant can be finished" in r.err, "it says so", r)
+    r = f.tm.run("backup", "vm01", "--resume", "--disk", "vda")
+    equal(r.code, USAGE, "both", r)
+
+
 @test("a hook that fails: before prevents the backup, after only warns")
 def failing_hooks():
     f = Fleet(1)
@@ -300,6 +334,8 @@ def killed_child():
 @test("when the run itself is killed its children stop in order")
 def killed_run():
     f = slow_fleet(1)
+    log = f.dir + "/log"
+    f.extra["vm01"] = "after = echo nobody reads this; echo ran >" + log
     f.write()
     run = f.tm.start("run")
     wait_for("the instant", f.vms["vm01"].filters)
@@ -309,6 +345,7 @@ def killed_run():
     for pid in kids:
         wait_for("the end of the child", lambda p=pid: not alive(p))
     equal(f.leftovers(), {}, "the machine is clean")
+    equal(read(log), "ran\n", "after ran to its end")
 
 
 @test("a second run says that one is at work; a machine in use is no alarm")

@@ -81,6 +81,11 @@ test_duration(void)
     CHECK_STR(text_duration(3723, buf), "1:02:03");
     CHECK_STR(text_duration(172799, buf), "47:59:59");
     CHECK_STR(text_duration(259200, buf), "3 days");
+    CHECK_STR(text_age(7, buf), "7 s");
+    CHECK_STR(text_age(120, buf), "2 min");
+    CHECK_STR(text_age(7199, buf), "119 min");
+    CHECK_STR(text_age(93600, buf), "26:00 h");
+    CHECK_STR(text_age(273601, buf), "3 days 4 h");
 }
 
 static void
