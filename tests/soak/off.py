@@ -109,7 +109,8 @@ class Off:
         kind = rng.choice(["--clear", "--remove", "--disable", "lie"])
         self.happened("bitmap " + kind, d)
         if kind != "lie":
-            tool(kind)
+            if tool(kind) and kind == "--clear":
+                self.ledger.lied.add((d.name, repo))
         elif "--audit" in self.w.can and tool("--disable"):
             self.write_outside(rng, d)
             if tool("--enable"):
